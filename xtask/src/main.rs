@@ -1,1 +1,47 @@
-fn main() {}
+//! `cargo run -p hansa-xtask -- tidy | test [--ring R]…`, as the Makefile calls it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use hansa_xtask::{rings, tidy};
+
+/// Tools of the hansa workspace.
+#[derive(Parser)]
+#[command(name = "xtask")]
+enum Command {
+    /// Check the written rules that no compiler checks.
+    Tidy,
+    /// Run test rings, those in `.ci/milestones` unless named, and write target/test-report.json.
+    Test {
+        /// Run this ring alone (may come more than once).
+        #[arg(long = "ring", value_name = "RING")]
+        rings: Vec<rings::Ring>,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let root = root()?;
+    let good = match Command::parse() {
+        Command::Tidy => {
+            let found = tidy::check(&root)?;
+            for line in &found {
+                eprintln!("{line}");
+            }
+            println!(
+                "tidy: {}",
+                if found.is_empty() { "clean".into() } else { format!("{} found", found.len()) }
+            );
+            found.is_empty()
+        }
+        Command::Test { rings } => rings::run(&root, &rings)?,
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The folder of the workspace, above this package's.
+fn root() -> anyhow::Result<PathBuf> {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask lies in no workspace")?.to_owned())
+}

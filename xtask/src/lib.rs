@@ -1,0 +1,8 @@
+//! The workspace's own tools: `tidy` holds the tree to its written rules, `rings` runs the tests
+//! ring by ring and writes the report.
+//!
+//! Called by the Makefile through `cargo run -p hansa-xtask`, and by this crate's own test. It
+//! never changes a source file.
+
+pub mod rings;
+pub mod tidy;
