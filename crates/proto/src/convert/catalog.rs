@@ -1,0 +1,132 @@
+//! Catalog rows: `cluster`, `gateway/<id>`, `export/<namespace>/<name>`.
+//!
+//! Encoded by the controller for its peers, decoded by theirs.
+
+use std::collections::BTreeMap;
+
+use hansa_core::catalog::{Catalog, ClusterInfo, Export, GatewayInfo};
+use hansa_core::name::{NodeId, ServiceName};
+
+use super::{Apply, Reason, Rows, decode, encode, parse, parts, same_key};
+use crate::wire::catalog::v1 as pb;
+
+pub use super::parts::{gateway as gateway_info, gateway_to};
+
+/// All rows of a catalog.
+pub fn rows(catalog: &Catalog) -> Rows {
+    let mut rows = Rows::from([("cluster".to_owned(), encode(&cluster_to(&catalog.cluster)))]);
+    for (id, gateway) in &catalog.gateways {
+        let row = pb::GatewayRow { gateway: Some(gateway_to(gateway)) };
+        rows.insert(format!("gateway/{id}"), encode(&row));
+    }
+    for (name, export) in &catalog.exports {
+        rows.insert(format!("export/{name}"), encode(&export_to(export)));
+    }
+    rows
+}
+
+fn cluster_to(info: &ClusterInfo) -> pb::ClusterRow {
+    pb::ClusterRow {
+        id: info.id.to_string(),
+        trust_domain: info.trust_domain.to_string(),
+        locality: info.locality.to_string(),
+        bundle: info.bundle.to_string(),
+        properties: info.properties.clone(),
+    }
+}
+
+fn cluster(row: pb::ClusterRow) -> Result<ClusterInfo, Reason> {
+    Ok(ClusterInfo {
+        id: parse(&row.id)?,
+        trust_domain: parse(&row.trust_domain)?,
+        locality: parse(&row.locality)?,
+        bundle: parts::bundle(row.bundle)?,
+        properties: parts::texts(row.properties)?,
+    })
+}
+
+fn export_to(export: &Export) -> pb::ExportRow {
+    pb::ExportRow {
+        namespace: export.service.namespace.to_string(),
+        name: export.service.name.to_string(),
+        created_ms: export.created,
+        kind: parts::kind_to(export.kind),
+        ports: parts::ports_to(&export.ports),
+        client_ip_seconds: parts::affinity_to(export.affinity),
+        labels: export.labels.clone(),
+        annotations: export.annotations.clone(),
+        endpoints: parts::counts_to(&export.endpoints),
+        hosts: parts::hosts_to(&export.hosts),
+    }
+}
+
+fn export(row: pb::ExportRow) -> Result<Export, Reason> {
+    Ok(Export {
+        service: parts::service(&row.namespace, &row.name)?,
+        created: row.created_ms,
+        kind: parts::kind(row.kind)?,
+        ports: parts::ports(row.ports)?,
+        affinity: parts::affinity(row.client_ip_seconds),
+        labels: parts::texts(row.labels)?,
+        annotations: parts::texts(row.annotations)?,
+        endpoints: parts::counts(&row.endpoints)?,
+        hosts: parts::hosts(&row.hosts)?,
+    })
+}
+
+/// A catalog as its rows come in.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogRows {
+    cluster: Option<ClusterInfo>,
+    gateways: BTreeMap<NodeId, GatewayInfo>,
+    exports: BTreeMap<ServiceName, Export>,
+}
+
+impl CatalogRows {
+    /// The catalog, once the row of the cluster itself is there.
+    pub fn catalog(&self) -> Option<Catalog> {
+        let cluster = self.cluster.clone()?;
+        Some(Catalog { cluster, gateways: self.gateways.clone(), exports: self.exports.clone() })
+    }
+}
+
+impl Apply for CatalogRows {
+    fn set(&mut self, key: &str, body: &[u8]) -> Result<(), Reason> {
+        match key.split_once('/') {
+            None if key == "cluster" => self.cluster = Some(cluster(decode(body)?)?),
+            Some(("gateway", id)) => {
+                let row: pb::GatewayRow = decode(body)?;
+                let gateway = parts::gateway(row.gateway.unwrap_or_default())?;
+                same_key(id, gateway.id.as_str())?;
+                self.gateways.insert(gateway.id.clone(), gateway);
+            }
+            Some(("export", name)) => {
+                let export = export(decode(body)?)?;
+                same_key(name, &export.service.to_string())?;
+                self.exports.insert(export.service.clone(), export);
+            }
+            _ => return Err(Reason::new("the kind of row is not known")),
+        }
+        Ok(())
+    }
+
+    fn unset(&mut self, key: &str) {
+        match key.split_once('/') {
+            None if key == "cluster" => self.cluster = None,
+            Some(("gateway", id)) => self.gateways.retain(|known, _| known.as_str() != id),
+            Some(("export", name)) => {
+                if let Ok(name) = name.parse::<ServiceName>() {
+                    self.exports.remove(&name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let cluster = self.cluster.iter().map(|_| "cluster".to_owned());
+        let gateways = self.gateways.keys().map(|id| format!("gateway/{id}"));
+        let exports = self.exports.keys().map(|name| format!("export/{name}"));
+        cluster.chain(gateways).chain(exports).collect()
+    }
+}
