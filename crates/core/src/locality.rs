@@ -62,6 +62,14 @@ impl Locality {
         self.parts[2].as_deref()
     }
 
+    /// This place with another zone, where cloud and region are known.
+    pub fn with_zone(&self, zone: &str) -> Result<Locality, NameError> {
+        match (self.cloud(), self.region()) {
+            (Some(cloud), Some(region)) => format!("{cloud}/{region}/{zone}").parse(),
+            _ => Ok(self.clone()),
+        }
+    }
+
     /// How near `there` is to `here`. A missing part never equals anything.
     pub fn tier(here: &Locality, there: &Locality) -> Tier {
         let same = |i: usize| here.parts[i].is_some() && here.parts[i] == there.parts[i];
