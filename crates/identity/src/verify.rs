@@ -5,6 +5,7 @@
 //! the current [`TrustSnapshot`] in every handshake. Never looks at roots of another domain.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +24,7 @@ use crate::tls;
 mod reason;
 mod rustls_side;
 
-pub use reason::{describe, reason};
+pub use reason::{describe, describe_text, reason};
 pub(crate) use rustls_side::{PinnedVerifier, Verifier};
 
 /// Everything a handshake is judged by, at one moment.
@@ -154,7 +155,7 @@ impl Admit {
 }
 
 /// Why a certificate was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The leaf cannot be read or breaks an SVID rule.
     #[error("{code} {0}", code = self.code())]
@@ -187,6 +188,14 @@ pub enum VerifyError {
     /// Genuine, but not whom this connection is for.
     #[error("{code} {0} may not be the other side of this connection", code = self.code())]
     NotAdmitted(SpiffeId),
+}
+
+// rustls writes the verifier's error with `Debug`, and that text is all QUIC hands out: so `Debug` is
+// the message for people too.
+impl fmt::Debug for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl VerifyError {

@@ -42,6 +42,15 @@ pub fn describe(error: &Error) -> String {
     }
 }
 
+/// As [`describe`], for the text of a QUIC connection error: the message from its code on.
+pub fn describe_text(text: &str) -> &str {
+    match text.find("HNS-") {
+        // rustls wraps the message as `Other(OtherError(..))`.
+        Some(start) => text[start..].strip_suffix("))").unwrap_or(&text[start..]),
+        None => text,
+    }
+}
+
 fn describe_alert(alert: AlertDescription) -> &'static str {
     match alert {
         AlertDescription::CertificateUnknown => {
