@@ -1,0 +1,190 @@
+//! The folder source: YAML files in one watched folder, as objects of this cluster.
+//!
+//! Called by the controller's wiring. A file that cannot be read keeps its last good objects; a folder
+//! that is gone keeps everything. Only a file's removal, or its valid new text, removes objects.
+//! Never writes into the folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hansa_core::Millis;
+use hansa_core::code::manifest;
+use hansa_core::name::ServiceName;
+use hansa_runtime::files;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{mpsc, watch};
+
+use super::{Own, Problem};
+use crate::index::{self, Facts};
+
+mod scan;
+
+use scan::Scanner;
+
+/// How long a burst of changes must be quiet before it is read, and how long a burst may last. Short,
+/// because propagation is promised in less than a second.
+const QUIET: Duration = Duration::from_millis(15);
+const BURST: Duration = Duration::from_millis(150);
+/// Change events can be lost (network file systems, folder replaced): everything is looked at again.
+const POLL: Duration = Duration::from_secs(2);
+
+/// A folder that is being followed.
+pub struct Folder {
+    scanner: Scanner,
+    facts: Facts,
+    first_seen: FirstSeen,
+    events: mpsc::Receiver<()>,
+    /// Dropping it ends the events.
+    watcher: Option<RecommendedWatcher>,
+    wake: mpsc::Sender<()>,
+    own: watch::Sender<Arc<Own>>,
+}
+
+impl Folder {
+    /// Reads the folder once and begins to watch it. A missing folder is a problem shown, not an error.
+    pub async fn bind(path: PathBuf, facts: Facts, state: &Path) -> (Self, watch::Receiver<Arc<Own>>) {
+        let (wake, events) = mpsc::channel(1);
+        let (own, reader) = watch::channel(Arc::default());
+        let first_seen = FirstSeen::load(state.join("first-seen.json"));
+        let scanner = Scanner::new(path);
+        let mut folder = Self { scanner, facts, first_seen, events, watcher: None, wake, own };
+        folder.look().await;
+        (folder, reader)
+    }
+
+    /// Follows changes. Never ends by itself: dropping the future stops it.
+    pub async fn run(mut self) {
+        loop {
+            let woken = tokio::time::timeout(POLL, self.events.recv()).await;
+            if woken.is_ok() {
+                self.settle().await;
+            }
+            self.look().await;
+        }
+    }
+
+    async fn settle(&mut self) {
+        let end = tokio::time::Instant::now() + BURST;
+        while tokio::time::Instant::now() < end {
+            if tokio::time::timeout(QUIET, self.events.recv()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        self.watch();
+        let mut scanner = std::mem::take(&mut self.scanner);
+        // Reading and parsing block: they are done off the runtime's workers.
+        let done = tokio::task::spawn_blocking(move || {
+            let changed = scanner.scan();
+            (scanner, changed)
+        });
+        let Ok((scanner, changed)) = done.await else { return };
+        self.scanner = scanner;
+        if changed {
+            self.publish();
+        }
+    }
+
+    fn watch(&mut self) {
+        if self.watcher.is_some() && self.scanner.folder_ok() {
+            return;
+        }
+        let wake = self.wake.clone();
+        let notify = move |_event| {
+            // A full channel means that a look is due anyway.
+            let _full = wake.try_send(());
+        };
+        self.watcher =
+            notify::recommended_watcher(notify).ok().and_then(|mut watcher: RecommendedWatcher| {
+                watcher.watch(self.scanner.path(), RecursiveMode::NonRecursive).ok().map(|()| watcher)
+            });
+    }
+
+    fn publish(&mut self) {
+        let seen = &self.first_seen;
+        let now = now();
+        let mut own = index::own(self.scanner.objects(), &self.facts, |name| seen.get(name).unwrap_or(now));
+        own.problems.extend(self.scanner.problems());
+        let names = own.exports.keys().chain(own.invalid.keys()).cloned();
+        if let Err(problem) = self.first_seen.keep(names.collect(), now) {
+            own.problems.push(problem);
+        }
+        own.problems.sort();
+        for problem in &own.problems {
+            if !self.own.borrow().problems.contains(problem) {
+                let code = format!("HNS-{:04}", problem.code);
+                tracing::warn!(code, object = %problem.object, "{}", problem.message);
+            }
+        }
+        self.own.send_if_modified(|current| {
+            let changed = **current != own;
+            if changed {
+                *current = Arc::new(own);
+            }
+            changed
+        });
+    }
+}
+
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When exports without a creationTimestamp were first seen: their age must survive a restart,
+/// because it decides conflicts.
+struct FirstSeen {
+    path: PathBuf,
+    times: BTreeMap<ServiceName, Millis>,
+}
+
+impl FirstSeen {
+    fn load(path: PathBuf) -> Self {
+        let times = match files::read_limited(&path, 64 << 20) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                let kept = files::set_aside(&path).map(|p| p.display().to_string()).unwrap_or_default();
+                tracing::warn!(code = "HNS-1004", file = %path.display(), kept, %error, "state file was corrupt");
+                BTreeMap::new()
+            }),
+            Err(_) => BTreeMap::new(),
+        };
+        Self { path, times }
+    }
+
+    fn get(&self, name: &ServiceName) -> Option<Millis> {
+        self.times.get(name).copied()
+    }
+
+    fn keep(&mut self, names: Vec<ServiceName>, now: Millis) -> Result<(), Problem> {
+        let next: BTreeMap<ServiceName, Millis> = names
+            .into_iter()
+            .map(|n| {
+                let t = self.get(&n).unwrap_or(now);
+                (n, t)
+            })
+            .collect();
+        if next == self.times {
+            return Ok(());
+        }
+        self.times = next;
+        let bytes = serde_json::to_vec(&self.times).unwrap_or_default();
+        files::write_atomic(&self.path, &bytes, files::PUBLIC).map_err(|error| Problem {
+            object: self.path.display().to_string(),
+            code: hansa_core::code::config::STATE_UNWRITABLE.number,
+            message: format!("ages of exports are not kept across a restart: {error}"),
+        })
+    }
+}
+
+/// The problem of a folder that cannot be read.
+fn folder_gone(path: &Path, error: &std::io::Error) -> Problem {
+    Problem {
+        object: path.display().to_string(),
+        code: manifest::FOLDER_GONE.number,
+        message: format!("{error}; what was known stays in force"),
+    }
+}

@@ -1,0 +1,140 @@
+//! The folder source with real files: what changes, what stays, what is said.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_controller::index::Facts;
+use hansa_controller::source::Own;
+use hansa_controller::source::folder::Folder;
+use tokio::sync::watch;
+
+fn service(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{ports: [{{port: 80}}]}}\n\
+         ---\napiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {{name: {name}, namespace: shop}}\n"
+    )
+}
+
+fn put(dir: &Path, name: &str, text: &str) {
+    let tmp = dir.join(format!(".{name}.tmp"));
+    std::fs::write(&tmp, text).unwrap();
+    std::fs::rename(tmp, dir.join(name)).unwrap();
+}
+
+struct Watched {
+    own: watch::Receiver<Arc<Own>>,
+    task: tokio::task::JoinHandle<()>,
+    dir: tempfile::TempDir,
+    state: tempfile::TempDir,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watched {
+    async fn new() -> Self {
+        Self::on(tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()).await
+    }
+
+    async fn on(dir: tempfile::TempDir, state: tempfile::TempDir) -> Self {
+        let facts = Facts { cluster: "a".parse().unwrap(), locality: "aws/eu".parse().unwrap() };
+        let (folder, own) = Folder::bind(dir.path().join("."), facts, state.path()).await;
+        let task = tokio::spawn(folder.run());
+        Self { own, task, dir, state }
+    }
+
+    async fn until(&mut self, what: &str, test: impl FnMut(&Arc<Own>) -> bool) -> Arc<Own> {
+        let wait = tokio::time::timeout(Duration::from_secs(10), self.own.wait_for(test)).await;
+        wait.unwrap_or_else(|_| panic!("never: {what}")).unwrap().clone()
+    }
+}
+
+fn has(own: &Own, names: &[&str]) -> bool {
+    own.exports.keys().map(|n| n.name.as_str()).eq(names.iter().copied())
+}
+
+#[tokio::test]
+async fn files_come_change_and_go() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    w.until("a", |o| has(o, &["a"])).await;
+    put(w.dir.path(), "b.yaml", &service("b"));
+    w.until("a b", |o| has(o, &["a", "b"])).await;
+    std::fs::remove_file(w.dir.path().join("a.yaml")).unwrap();
+    w.until("b", |o| has(o, &["b"])).await;
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_its_last_good_objects() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    w.until("a", |o| has(o, &["a"])).await;
+    for broken in ["kind: [", "", &"x".repeat(5 << 20), "a: &a [*a, *a]"] {
+        put(w.dir.path(), "a.yaml", broken);
+        let own = w.until("a problem", |o| !o.problems.is_empty()).await;
+        assert!(has(&own, &["a"]), "{:?}", own.problems);
+        assert!(own.problems[0].object.starts_with("a.yaml"), "{:?}", own.problems);
+        put(w.dir.path(), "a.yaml", &service("a"));
+        w.until("mended", |o| o.problems.is_empty() && has(o, &["a"])).await;
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_is_gone_keeps_everything_and_comes_back() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    w.until("a", |o| has(o, &["a"])).await;
+    let away = w.dir.path().with_extension("away");
+    std::fs::rename(w.dir.path(), &away).unwrap();
+    let own = w.until("gone", |o| o.problems.iter().any(|p| p.code == 2005)).await;
+    assert!(has(&own, &["a"]));
+    std::fs::rename(&away, w.dir.path()).unwrap();
+    put(w.dir.path(), "b.yaml", &service("b"));
+    w.until("back", |o| o.problems.is_empty() && has(o, &["a", "b"])).await;
+}
+
+#[tokio::test]
+async fn a_symlink_swap_is_one_change() {
+    let mut w = Watched::new().await;
+    let dir = w.dir.path().to_owned();
+    for (version, name) in [("..1", "a"), ("..2", "b")] {
+        std::fs::create_dir(dir.join(version)).unwrap();
+        std::fs::write(dir.join(version).join("x.yaml"), service(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("..1", dir.join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/x.yaml", dir.join("x.yaml")).unwrap();
+    w.until("a", |o| has(o, &["a"])).await;
+    std::os::unix::fs::symlink("..2", dir.join("..tmp")).unwrap();
+    std::fs::rename(dir.join("..tmp"), dir.join("..data")).unwrap();
+    w.until("b", |o| has(o, &["b"])).await;
+}
+
+#[tokio::test]
+async fn the_first_of_two_files_counts() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "1.yaml", &service("a"));
+    put(w.dir.path(), "2.yaml", &service("a"));
+    let own = w.until("twice", |o| o.problems.iter().any(|p| p.code == 2004)).await;
+    assert!(has(&own, &["a"]));
+    assert!(own.problems.iter().all(|p| p.object.starts_with("2.yaml")), "{:?}", own.problems);
+}
+
+#[tokio::test]
+async fn the_age_of_an_export_survives_a_restart() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    let name = "shop/a".parse().unwrap();
+    let before = w.until("a", |o| has(o, &["a"])).await.exports[&name].0.created;
+    let (dir, state) = (
+        std::mem::replace(&mut w.dir, tempfile::tempdir().unwrap()),
+        std::mem::replace(&mut w.state, tempfile::tempdir().unwrap()),
+    );
+    drop(w);
+    let mut again = Watched::on(dir, state).await;
+    let after = again.until("a again", |o| has(o, &["a"])).await.exports[&name].0.created;
+    assert_eq!(before, after);
+}
