@@ -79,6 +79,13 @@ impl<B: AsRef<[u8]> + Clone> Table<B> {
         Self { version, digest: 0, rows: BTreeMap::new(), tombstones: BTreeMap::new(), floor: version }
     }
 
+    /// A table that holds `rows` at `version`: a replica of another publisher's.
+    pub fn at(version: u64, rows: BTreeMap<String, B>) -> Self {
+        let mut table = Self::new(version);
+        table.replace_at(version, rows);
+        table
+    }
+
     /// The current version.
     pub fn version(&self) -> u64 {
         self.version
@@ -96,13 +103,41 @@ impl<B: AsRef<[u8]> + Clone> Table<B> {
 
     /// Makes the table hold exactly `rows`. Returns true, with a new version, if anything changed.
     pub fn replace(&mut self, rows: BTreeMap<String, B>) -> bool {
-        let gone: Vec<String> = self.rows.keys().filter(|k| !rows.contains_key(*k)).cloned().collect();
+        let gone = self.absent(&rows);
         self.update(rows, gone)
+    }
+
+    /// Makes the table hold exactly `rows` under the version another publisher gave them. A lower
+    /// version than the current one is ignored.
+    pub fn replace_at(&mut self, version: u64, rows: BTreeMap<String, B>) {
+        if version < self.version {
+            return;
+        }
+        let gone = self.absent(&rows);
+        if self.change(version, rows, gone) && version == self.version {
+            // One version with two contents: nobody may build on it.
+            self.floor = version;
+        }
+        self.version = version;
+        self.forget();
+    }
+
+    fn absent(&self, rows: &BTreeMap<String, B>) -> Vec<String> {
+        self.rows.keys().filter(|k| !rows.contains_key(*k)).cloned().collect()
     }
 
     /// Sets some rows and removes some keys, in one version.
     pub fn update(&mut self, set: impl IntoIterator<Item = (String, B)>, remove: Vec<String>) -> bool {
         let next = self.version + 1;
+        let touched = self.change(next, set, remove);
+        if touched {
+            self.version = next;
+            self.forget();
+        }
+        touched
+    }
+
+    fn change(&mut self, next: u64, set: impl IntoIterator<Item = (String, B)>, remove: Vec<String>) -> bool {
         let mut touched = false;
         for key in remove {
             if let Some(row) = self.rows.remove(&key) {
@@ -121,10 +156,6 @@ impl<B: AsRef<[u8]> + Clone> Table<B> {
             self.tombstones.remove(&key);
             self.rows.insert(key, Row { hash, changed: next, body });
             touched = true;
-        }
-        if touched {
-            self.version = next;
-            self.forget();
         }
         touched
     }
@@ -195,6 +226,19 @@ pub enum Misfit {
 }
 
 impl Held {
+    /// What a follower holds that kept `rows` at `version`.
+    pub fn of<'a>(version: u64, rows: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let rows: BTreeMap<String, RowHash> =
+            rows.into_iter().map(|(key, body)| (key.to_owned(), row_hash(key, body))).collect();
+        let digest = rows.values().fold(0, |sum: Digest, hash| sum.wrapping_add(*hash));
+        Self { version: Some(version), digest, rows }
+    }
+
+    /// True if the row is held.
+    pub fn contains(&self, key: &str) -> bool {
+        self.rows.contains_key(key)
+    }
+
     /// The keys held.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.rows.keys().map(String::as_str)
@@ -212,32 +256,57 @@ impl Held {
 
     /// Applies a delta, all or nothing. After an error nothing has changed.
     pub fn apply<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) -> Result<(), Misfit> {
-        let mut next = match delta.from {
-            None => Held::default(),
-            Some(from) if self.version == Some(from) => self.clone(),
-            Some(from) => return Err(Misfit::Gap { from, held: self.version }),
-        };
-        if let (Some(held), Some(_)) = (self.version, delta.from)
-            && delta.to < held
-        {
-            return Err(Misfit::Backwards { held, to: delta.to });
+        match (delta.from, self.version) {
+            (None, _) => {
+                let mut next = Self::default();
+                next.change(delta);
+                *self = next.finish(delta)?;
+                return Ok(());
+            }
+            (Some(from), held) if held != Some(from) => return Err(Misfit::Gap { from, held }),
+            (Some(held), _) if delta.to < held => return Err(Misfit::Backwards { held, to: delta.to }),
+            _ => {}
         }
+        let before = self.digest;
+        let undo = self.change(delta);
+        if self.digest == delta.digest {
+            self.version = Some(delta.to);
+            return Ok(());
+        }
+        for (key, hash) in undo.into_iter().rev() {
+            match hash {
+                Some(hash) => self.rows.insert(key, hash),
+                None => self.rows.remove(&key),
+            };
+        }
+        self.digest = before;
+        Err(Misfit::Digest { to: delta.to })
+    }
+
+    fn finish<B>(mut self, delta: &Delta<B>) -> Result<Self, Misfit> {
+        if self.digest != delta.digest {
+            return Err(Misfit::Digest { to: delta.to });
+        }
+        self.version = Some(delta.to);
+        Ok(self)
+    }
+
+    /// Changes rows and digest; returns what was there before, in order.
+    fn change<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) -> Vec<(String, Option<RowHash>)> {
+        let mut undo = Vec::with_capacity(delta.removed.len() + delta.changed.len());
         for key in &delta.removed {
-            if let Some(hash) = next.rows.remove(key) {
-                next.digest = next.digest.wrapping_sub(hash);
+            if let Some(hash) = self.rows.remove(key) {
+                self.digest = self.digest.wrapping_sub(hash);
+                undo.push((key.clone(), Some(hash)));
             }
         }
         for (key, body) in &delta.changed {
             let hash = row_hash(key, body.as_ref());
-            let old = next.rows.insert(key.clone(), hash).unwrap_or(0);
-            next.digest = next.digest.wrapping_sub(old).wrapping_add(hash);
+            let old = self.rows.insert(key.clone(), hash);
+            self.digest = self.digest.wrapping_sub(old.unwrap_or(0)).wrapping_add(hash);
+            undo.push((key.clone(), old));
         }
-        if next.digest != delta.digest {
-            return Err(Misfit::Digest { to: delta.to });
-        }
-        next.version = Some(delta.to);
-        *self = next;
-        Ok(())
+        undo
     }
 }
 
@@ -297,6 +366,41 @@ mod tests {
         assert_eq!(table.diff(Some(6)).from, None);
         assert_eq!(table.diff(Some(4)).from, None);
         assert_eq!(table.diff(Some(5)).from, Some(5));
+    }
+
+    proptest! {
+        #[test]
+        fn a_misfit_delta_leaves_no_trace(a in rows(), b in rows(), twice in rows()) {
+            let mut table = Table::new(0);
+            table.replace(a);
+            let mut copy = Held::default();
+            copy.apply(&table.diff(None)).unwrap();
+            let before = copy.clone();
+            table.replace(b);
+            let mut delta = table.diff(copy.version);
+            delta.changed.extend(twice);
+            delta.digest ^= 1;
+            prop_assert!(copy.apply(&delta).is_err());
+            prop_assert_eq!(copy, before);
+        }
+
+        #[test]
+        fn a_replica_serves_the_same(states in proptest::collection::vec(rows(), 1..8)) {
+            let mut table = Table::new(7);
+            let mut replica: Option<Table<Vec<u8>>> = None;
+            let mut copy = Held::default();
+            for state in states {
+                table.replace(state.clone());
+                match &mut replica {
+                    None => replica = Some(Table::at(table.version(), state)),
+                    Some(replica) => replica.replace_at(table.version(), state),
+                }
+                let replica = replica.as_ref().unwrap();
+                prop_assert_eq!((replica.version(), replica.digest()), (table.version(), table.digest()));
+                copy.apply(&replica.diff(copy.version)).unwrap();
+                prop_assert_eq!(copy.digest, table.digest());
+            }
+        }
     }
 
     #[test]
