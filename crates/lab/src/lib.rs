@@ -4,12 +4,24 @@
 
 pub mod clock;
 pub mod config;
+pub mod demo;
+pub mod judge;
+pub mod lab;
 pub mod load;
+pub mod loadrun;
 pub mod lookup;
+pub mod mode;
 pub mod net;
+pub mod probe;
 pub mod process;
+pub mod report;
 pub mod samples;
 pub mod serve;
 pub mod sh;
 pub mod spec;
 pub mod state;
+pub mod steps;
+pub mod tools;
+
+pub use lab::{Fault, Lab, Member};
+pub use spec::{LabSpec, MemberId, NetMode, Sabotage};

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use exchange::Protocol;
+pub use exchange::{Protocol, request};
 pub use record::{ConnKind, Outcome};
 
 use crate::{clock, lookup};

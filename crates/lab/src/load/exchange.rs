@@ -36,7 +36,7 @@ pub(crate) async fn once(shared: &Shared, conn: &mut Conn, id: &str, last: bool)
     let args = &shared.args;
     let work = async {
         match args.protocol {
-            Protocol::Http => http(&mut conn.stream, &args.name, id, last).await,
+            Protocol::Http => request(&mut conn.stream, &args.name, id, last).await.map(|a| a.member),
             Protocol::Redis => redis(&mut conn.stream, id).await,
         }
     };
@@ -49,7 +49,11 @@ pub(crate) async fn once(shared: &Shared, conn: &mut Conn, id: &str, last: bool)
     }
 }
 
-async fn http(stream: &mut TcpStream, host: &str, id: &str, last: bool) -> Result<String, String> {
+/// Sends one `GET /` and reads its answer, which must be 200, whole, ours, and name the same id.
+///
+/// # Errors
+/// What was wrong, beginning with `send` or `answer`.
+pub async fn request(stream: &mut TcpStream, host: &str, id: &str, last: bool) -> Result<Answer, String> {
     let close = if last { "connection: close\r\n" } else { "" };
     let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nx-request-id: {id}\r\n{close}\r\n");
     send(stream, request.as_bytes()).await?;
@@ -80,7 +84,7 @@ async fn http(stream: &mut TcpStream, host: &str, id: &str, last: bool) -> Resul
     if answer.id != id {
         return Err(format!("answer: wrong id {}", answer.id));
     }
-    Ok(answer.member)
+    Ok(answer)
 }
 
 async fn redis(stream: &mut TcpStream, id: &str) -> Result<String, String> {

@@ -1,0 +1,160 @@
+//! Joins what the load generator saw with what the sample servers logged, and counts.
+//! Used by the steps; an outcome is good only if it was answered rightly and served exactly once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::load::{ConnKind, Outcome};
+use crate::serve::Served;
+
+/// All outcomes of one run of the load generator, each already joined with the servers' logs.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    /// In the order in which they ended.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Records {
+    /// Joins outcomes with server logs. With no logs (a stock server that keeps none) the answer counts alone.
+    ///
+    /// # Errors
+    /// When a log cannot be read.
+    pub fn join(mut outcomes: Vec<Outcome>, logs: &[PathBuf]) -> Result<Self> {
+        if logs.is_empty() {
+            return Ok(Self { outcomes });
+        }
+        let mut served: HashMap<String, u32> = HashMap::new();
+        for log in logs {
+            for line in lines::<Served>(log)? {
+                *served.entry(line.id).or_default() += 1;
+            }
+        }
+        for outcome in &mut outcomes {
+            let times = served.get(&outcome.id).copied().unwrap_or_default();
+            if (outcome.ok && times != 1) || times > 1 {
+                outcome.ok = false;
+                outcome.error = Some(format!("served {times} times"));
+            }
+        }
+        Ok(Self { outcomes })
+    }
+
+    /// Outcomes of one kind whose intended start is in `[from, to)`.
+    pub fn window(&self, kind: ConnKind, from: u64, to: u64) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(move |o| o.kind == kind && o.intended_ns >= from && o.intended_ns < to)
+    }
+
+    /// Tally of new connections begun in `[from, to)`.
+    #[must_use]
+    pub fn new_between(&self, from: u64, to: u64) -> Tally {
+        Tally::of(self.window(ConnKind::New, from, to))
+    }
+
+    /// Tally of requests on kept connections begun in `[from, to)`.
+    #[must_use]
+    pub fn kept_between(&self, from: u64, to: u64) -> Tally {
+        Tally::of(self.window(ConnKind::Kept, from, to))
+    }
+
+    /// The greatest number of failures on any one kept connection.
+    #[must_use]
+    pub fn most_failures_of_a_connection(&self) -> usize {
+        let mut by_conn: HashMap<u64, usize> = HashMap::new();
+        for outcome in self.outcomes.iter().filter(|o| !o.ok && o.kind == ConnKind::Kept && o.conn != 0) {
+            *by_conn.entry(outcome.conn).or_default() += 1;
+        }
+        by_conn.into_values().max().unwrap_or_default()
+    }
+
+    /// Requests that a server saw more than once.
+    #[must_use]
+    pub fn repeated(&self) -> usize {
+        let twice = |o: &&Outcome| {
+            o.error.as_deref().is_some_and(|e| e.starts_with("served") && e != "served 0 times")
+        };
+        self.outcomes.iter().filter(twice).count()
+    }
+
+    /// Intended start of the last failed new connection, if any failed at or after `from`.
+    #[must_use]
+    pub fn last_new_failure(&self, from: u64) -> Option<u64> {
+        self.window(ConnKind::New, from, u64::MAX).filter(|o| !o.ok).map(|o| o.intended_ns).max()
+    }
+}
+
+/// How many, how many failed, and the first reasons.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Requests.
+    pub all: usize,
+    /// Failed ones.
+    pub failed: usize,
+    /// Reasons, with how often.
+    pub reasons: Vec<(String, usize)>,
+    /// Who answered, with how often.
+    pub members: Vec<(String, usize)>,
+    /// 99 % were faster, microseconds.
+    pub p99_us: u64,
+}
+
+impl Tally {
+    fn of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Self {
+        let mut tally = Self::default();
+        let mut latencies = Vec::new();
+        for outcome in outcomes {
+            tally.all += 1;
+            if outcome.ok {
+                latencies.push(outcome.latency_us);
+                count(&mut tally.members, outcome.member.as_deref().unwrap_or("?"));
+            } else {
+                tally.failed += 1;
+                count(&mut tally.reasons, outcome.error.as_deref().unwrap_or("?"));
+            }
+        }
+        latencies.sort_unstable();
+        tally.p99_us = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
+        tally
+    }
+
+    /// Whether requests were made and none failed.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.all > 0 && self.failed == 0
+    }
+
+    /// Whether exactly these members answered.
+    #[must_use]
+    pub fn only(&self, members: &[&str]) -> bool {
+        self.members.iter().all(|(m, _)| members.contains(&m.as_str()))
+    }
+
+    /// `3 of 250 failed (answer: closed ×3)`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("{} of {} failed", self.failed, self.all);
+        if self.failed > 0 {
+            let reasons: Vec<String> =
+                self.reasons.iter().take(4).map(|(r, n)| format!("{r} ×{n}")).collect();
+            text.push_str(&format!(" ({})", reasons.join(", ")));
+        }
+        text
+    }
+}
+
+fn count(list: &mut Vec<(String, usize)>, key: &str) {
+    match list.iter_mut().find(|(k, _)| k == key) {
+        Some((_, n)) => *n += 1,
+        None => list.push((key.to_owned(), 1)),
+    }
+}
+
+/// Reads a file of JSON lines; a last line that is not whole is left out.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}

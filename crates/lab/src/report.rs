@@ -1,0 +1,97 @@
+//! What the demo reports: per step the promise, the limit, what was seen, and whether it was kept.
+//! Written as JSON for machines and as a table for people.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One judged step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Its id.
+    pub id: String,
+    /// What is promised.
+    pub promise: String,
+    /// The limit.
+    pub limit: String,
+    /// What was seen.
+    pub seen: String,
+    /// Whether the promise was kept.
+    pub ok: bool,
+    /// Files that show it.
+    pub evidence: Vec<PathBuf>,
+}
+
+/// The whole report.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// How members were kept apart.
+    pub mode: String,
+    /// Seed of this run.
+    pub seed: u64,
+    /// Whether every step was judged and kept.
+    pub ok: bool,
+    /// Whether only some steps were asked for.
+    pub partial: bool,
+    /// In order.
+    pub steps: Vec<StepReport>,
+}
+
+impl Report {
+    /// The report as a table of plain text.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for step in &self.steps {
+            let mark = if step.ok { "kept  " } else { "BROKEN" };
+            let _ = writeln!(text, "{mark}  {:<16} {}", step.id, step.promise);
+            let _ = writeln!(text, "        {:<16} limit: {}", "", step.limit);
+            let _ = writeln!(text, "        {:<16} seen:  {}", "", step.seen);
+        }
+        let kept = self.steps.iter().filter(|s| s.ok).count();
+        let _ = writeln!(
+            text,
+            "\n{kept} of {} promises kept ({}, seed {})",
+            self.steps.len(),
+            self.mode,
+            self.seed
+        );
+        text
+    }
+}
+
+/// Collects what one step sees.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    seen: Vec<String>,
+    failed: bool,
+    /// Files that show it.
+    pub evidence: Vec<PathBuf>,
+}
+
+impl Verdict {
+    /// Notes an observation; a false one breaks the promise.
+    pub fn check(&mut self, kept: bool, text: impl Into<String>) {
+        let text = text.into();
+        self.failed |= !kept;
+        self.seen.push(if kept { text } else { format!("NOT KEPT: {text}") });
+    }
+
+    /// Adds a file.
+    pub fn show(&mut self, file: PathBuf) {
+        self.evidence.push(file);
+    }
+
+    /// Whether all was kept so far.
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        !self.failed && !self.seen.is_empty()
+    }
+
+    /// Everything seen, in order.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.seen.join("; ")
+    }
+}
