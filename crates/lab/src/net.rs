@@ -146,13 +146,13 @@ fn host_lines(plan: &Plan, member: MemberId, host: Host) -> String {
     let _ = writeln!(lines, "addr add {inside}/16 dev eth0");
     let _ = writeln!(lines, "addr add fd00:10::{c}:{d}/64 dev eth0 nodad");
     let _ = writeln!(lines, "route add {vips} dev eth0");
-    let _ = writeln!(lines, "-6 route add fd{}::/64 dev eth0", 96 + n);
+    let _ = writeln!(lines, "route add fd{}::/64 dev eth0", 96 + n);
     if let Host::Gateway(gateway) = host {
         let last = 10 + gateway;
         let _ = writeln!(lines, "link set eth1 up\naddr add 198.18.{n}.{last}/24 dev eth1");
         let _ = writeln!(lines, "addr add fd00:198:18:{n}::{last}/64 dev eth1 nodad");
         let _ = writeln!(lines, "route add default via 198.18.{n}.1");
-        let _ = writeln!(lines, "-6 route add default via fd00:198:18:{n}::1");
+        let _ = writeln!(lines, "route add default via fd00:198:18:{n}::1");
     }
     lines
 }

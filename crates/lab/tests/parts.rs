@@ -134,7 +134,6 @@ async fn only_the_tunnel_port_passes_between_members_and_a_cut_stops_it() {
     }
     let dir = tempfile::tempdir().unwrap();
     let plan = Plan::new(dir.path(), NetMode::Netns, 0);
-    net::up(&plan, &MemberId::ALL).await.unwrap();
     let result = between(dir.path(), &plan).await;
     for proc in hansa_lab::process::marked(dir.path()) {
         proc.kill().await.unwrap();
@@ -145,6 +144,7 @@ async fn only_the_tunnel_port_passes_between_members_and_a_cut_stops_it() {
 }
 
 async fn between(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
+    net::up(plan, &MemberId::ALL).await?;
     let log = dir.join("served.jsonl");
     let gateway = plan.ns(MemberId::GcpEu, Host::Gateway(1));
     for listen in ["198.18.2.11:15443", "198.18.2.11:15012", "10.0.0.11:8080"] {
@@ -162,7 +162,7 @@ async fn between(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     assert!(!reaches("198.18.2.11:15012").await?, "another port");
     // The same address exists in the caller's own member, so what answers there is its own.
     assert!(!reaches("10.0.0.10:15012").await?, "a controller");
-    assert!(rules::counter(plan, "tcp").await?.packets > 0);
+    assert!(rules::counter(plan, "tunnel_tcp").await?.packets > 0);
     assert!(rules::counter(plan, "refused").await?.packets > 0);
     rules::cut(plan, MemberId::GcpEu).await?;
     assert!(!reaches("198.18.2.11:15443").await?, "cut");

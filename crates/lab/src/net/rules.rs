@@ -24,7 +24,7 @@ pub struct Count {
 /// When `nft` refuses.
 pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
     let mut text = String::from("table inet lab {\n");
-    for name in ["udp", "tcp", "refused", "blocked"] {
+    for name in ["tunnel_udp", "tunnel_tcp", "refused", "blocked"] {
         let _ = writeln!(text, " counter {name} {{ }}");
     }
     for member in members {
@@ -42,10 +42,10 @@ pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
     }
     text.push_str(
         "  meta l4proto @blocked counter name blocked drop\n  \
-         udp dport 15443 counter name udp accept\n  \
-         udp sport 15443 counter name udp accept\n  \
-         tcp dport 15443 counter name tcp accept\n  \
-         tcp sport 15443 tcp flags & (syn|ack) != syn counter name tcp accept\n  \
+         udp dport 15443 counter name tunnel_udp accept\n  \
+         udp sport 15443 counter name tunnel_udp accept\n  \
+         tcp dport 15443 counter name tunnel_tcp accept\n  \
+         tcp sport 15443 tcp flags & (syn|ack) != syn counter name tunnel_tcp accept\n  \
          icmpv6 type packet-too-big accept\n  \
          icmp type destination-unreachable icmp code frag-needed accept\n  \
          counter name refused drop\n }\n}\n",
@@ -78,7 +78,7 @@ pub async fn block_udp(plan: &Plan, on: bool) -> Result<()> {
     nft(plan, &format!("{verb} element inet lab blocked {{ udp }}\n")).await
 }
 
-/// Reads a named counter: `udp`, `tcp`, `refused`, `blocked`, or `cut1`, `cut2`, `cut3`.
+/// Reads a named counter: `tunnel_udp`, `tunnel_tcp`, `refused`, `blocked`, or `cut1`, `cut2`, `cut3`.
 ///
 /// # Errors
 /// When `nft` refuses or answers something else.
