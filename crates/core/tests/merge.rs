@@ -1,0 +1,158 @@
+//! Laws of `merge`: order of input, ports, conflicts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hansa_core::catalog::{
+    Affinity, Catalog, ClusterInfo, EndpointCount, Export, Port, Protocol, ServiceType,
+};
+use hansa_core::merge::{ConflictReason, merge};
+use hansa_core::name::ServiceName;
+use hansa_core::policy::{Accept, accept};
+use proptest::prelude::*;
+
+fn catalog(id: usize, exports: Vec<Export>) -> Catalog {
+    Catalog {
+        cluster: ClusterInfo {
+            id: format!("c{id}").parse().unwrap(),
+            trust_domain: format!("c{id}.example").parse().unwrap(),
+            locality: "aws/eu".parse().unwrap(),
+            bundle: "{}".into(),
+            properties: BTreeMap::new(),
+        },
+        gateways: BTreeMap::new(),
+        exports: exports.into_iter().map(|e| (e.service.clone(), e)).collect(),
+    }
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    ("[a-c]", any::<bool>(), 1u16..4).prop_map(|(name, udp, port)| Port {
+        name: Some(name.parse().unwrap()),
+        protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+        app_protocol: None,
+        port,
+    })
+}
+
+fn unique(ports: Vec<Port>) -> Vec<Port> {
+    let mut kept: Vec<Port> = vec![];
+    for p in ports {
+        if !kept.iter().any(|k| k.name == p.name || (k.protocol, k.port) == (p.protocol, p.port)) {
+            kept.push(p);
+        }
+    }
+    kept
+}
+
+prop_compose! {
+    fn export()(name in "[ab]", created in 0u64..3, headless in any::<bool>(), timeout in 0u32..3,
+                ports in proptest::collection::vec(port(), 0..4), ready in 0u32..4) -> Export {
+        Export {
+            service: ServiceName::new("shop", &name).unwrap(),
+            created,
+            kind: if headless { ServiceType::Headless } else { ServiceType::ClusterSetIP },
+            ports: unique(ports),
+            affinity: if timeout == 0 { Affinity::None } else { Affinity::ClientIp { timeout_seconds: timeout } },
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            endpoints: vec![EndpointCount { locality: "aws/eu/a".parse().unwrap(), ready, total: ready }],
+            hosts: vec![],
+        }
+    }
+}
+
+fn catalogs() -> impl Strategy<Value = Vec<Catalog>> {
+    proptest::collection::vec(proptest::collection::vec(export(), 0..3), 0..5)
+        .prop_map(|all| all.into_iter().enumerate().map(|(i, e)| catalog(i, e)).collect())
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_catalogs_does_not_matter(catalogs in catalogs()) {
+        let forward = merge(&catalogs);
+        let backward = merge(catalogs.iter().rev());
+        prop_assert_eq!(forward, backward);
+    }
+
+    #[test]
+    fn ports_are_unique_by_name_and_by_number(catalogs in catalogs()) {
+        for import in merge(&catalogs).imports.values() {
+            let names: BTreeSet<_> = import.ports.iter().map(|p| &p.name).collect();
+            let numbers: BTreeSet<_> = import.ports.iter().map(|p| (p.protocol, p.port)).collect();
+            prop_assert_eq!(names.len(), import.ports.len());
+            prop_assert_eq!(numbers.len(), import.ports.len());
+            for share in import.clusters.values() {
+                prop_assert!(share.ports.is_subset(&numbers));
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_export_loses_nothing(catalogs in catalogs()) {
+        for (name, import) in merge(&catalogs).imports {
+            let oldest = catalogs.iter()
+                .filter_map(|c| Some((c.exports.get(&name)?, &c.cluster.id)))
+                .min_by(|a, b| (a.0.created, a.1).cmp(&(b.0.created, b.1))).unwrap();
+            prop_assert_eq!(import.kind, oldest.0.kind);
+            prop_assert!(oldest.0.ports.iter().all(|p| import.ports.contains(p)));
+            prop_assert!(import.conflicts.iter().all(|c| &c.cluster != oldest.1));
+        }
+    }
+
+    #[test]
+    fn equal_exports_never_conflict(mut one in export(), n in 1usize..4) {
+        one.created = 1;
+        let catalogs: Vec<Catalog> = (0..n).map(|i| catalog(i, vec![one.clone()])).collect();
+        let mesh = merge(&catalogs);
+        let import = &mesh.imports[&one.service];
+        prop_assert!(import.conflicts.is_empty());
+        prop_assert_eq!(import.clusters.len(), n);
+        prop_assert_eq!(&import.ports, &one.ports);
+    }
+
+    #[test]
+    fn accept_takes_or_refuses_each_row(exports in proptest::collection::vec(export(), 0..3), max in 0usize..3) {
+        let given = catalog(0, exports);
+        let rules = Accept { max_rows: max, ..Accept::default() };
+        let (taken, refused) = accept(&rules, given.clone());
+        prop_assert_eq!(taken.exports.len() + refused.len(), given.exports.len());
+        prop_assert!(taken.exports.len() <= max);
+    }
+}
+
+#[test]
+fn conflicts_name_both_sides() {
+    let base = Export {
+        service: "shop/a".parse().unwrap(),
+        created: 1,
+        kind: ServiceType::ClusterSetIP,
+        ports: vec![Port {
+            name: Some("http".parse().unwrap()),
+            protocol: Protocol::Tcp,
+            app_protocol: None,
+            port: 80,
+        }],
+        affinity: Affinity::None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        endpoints: vec![],
+        hosts: vec![],
+    };
+    let mut other = base.clone();
+    other.created = 2;
+    other.kind = ServiceType::Headless;
+    other.ports[0].port = 81;
+    let mesh = merge(&[catalog(1, vec![other]), catalog(0, vec![base])]);
+    let found: Vec<_> = mesh
+        .imports
+        .values()
+        .next()
+        .unwrap()
+        .conflicts
+        .iter()
+        .map(|c| (c.reason, c.cluster.as_str(), c.winner.as_str()))
+        .collect();
+    assert_eq!(
+        found,
+        [(ConflictReason::PortConflict, "c1", "c0"), (ConflictReason::TypeConflict, "c1", "c0")]
+    );
+}
