@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Lists the tools that tests and demo need and this machine lacks; as root installs them, else
+# says the one line that does and ends with 3, before anything is built.
+#
+#   scripts/deps.sh [demo|test]     demo needs less than test; test is the default
+set -euo pipefail
+
+want=${1:-test}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/hansa
+venv=$cache/referees
+# The independent HTTP/3 implementation that judges ours. One version, so that runs compare.
+referee=aioquic==1.7.2
+
+# command and the Debian package it comes from
+demo_tools='
+ip iproute2
+nft nftables
+unshare util-linux
+dig dnsutils
+curl curl
+redis-server redis-server
+redis-cli redis-tools
+ps procps
+'
+test_tools='
+kdig knot-dnsutils
+dnsperf dnsperf
+tcpdump tcpdump
+arping iputils-arping
+jq jq
+python3 python3
+'
+
+case $want in
+    demo) tools=$demo_tools ;;
+    test) tools=$demo_tools$test_tools ;;
+    *) echo "usage: scripts/deps.sh [demo|test]" >&2; exit 64 ;;
+esac
+
+# System folders hold some of the tools and are not in every user's path.
+PATH=$PATH:/usr/sbin:/sbin
+
+missing_packages() {
+    local command package
+    while read -r command package; do
+        [ -n "$command" ] || continue
+        command -v "$command" >/dev/null || echo "$package"
+    done <<<"$tools"
+    if [ "$want" = test ] && ! has_referee && ! python3 -c 'import ensurepip' 2>/dev/null; then
+        echo python3-venv
+    fi
+}
+
+has_referee() {
+    [ -x "$venv/bin/python" ] && "$venv/bin/python" - "$referee" 2>/dev/null <<'PY'
+import sys
+from importlib.metadata import version
+name, wanted = sys.argv[1].split("==")
+sys.exit(version(name) != wanted)
+PY
+}
+
+# Debian starts a server as soon as it is installed. Ours are started by the demo alone.
+install_quietly() {
+    local policy=/usr/sbin/policy-rc.d ours=no
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        ours=yes
+    fi
+    local status=0
+    { apt-get update -qq && apt-get install -y --no-install-recommends "$@"; } </dev/null || status=$?
+    [ "$ours" = no ] || rm -f "$policy"
+    [ "$status" = 0 ] || return "$status"
+    # Nor shall it start at the next boot, where there is something that would do so.
+    if [ -d /run/systemd/system ] && [[ " $* " == *" redis-server "* ]]; then
+        systemctl disable --quiet redis-server || true
+    fi
+}
+
+mapfile -t packages < <(missing_packages | sort -u)
+if [ ${#packages[@]} -gt 0 ]; then
+    echo "missing for hansa's $want: ${packages[*]}"
+    line="apt-get install --no-install-recommends ${packages[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        echo "install them with:  sudo $line" >&2
+        exit 3
+    fi
+    if ! command -v apt-get >/dev/null; then
+        echo "no apt-get here; install what these Debian packages hold" >&2
+        exit 3
+    fi
+    echo "installing:  $line"
+    DEBIAN_FRONTEND=noninteractive install_quietly "${packages[@]}"
+    mapfile -t packages < <(missing_packages | sort -u)
+    if [ ${#packages[@]} -gt 0 ]; then
+        echo "still missing after the installation: ${packages[*]}" >&2
+        exit 3
+    fi
+fi
+
+if [ "$want" = test ] && ! has_referee; then
+    echo "installing $referee in $venv"
+    mkdir -p "$cache"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$referee"
+    has_referee
+fi
