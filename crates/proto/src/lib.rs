@@ -9,6 +9,8 @@ pub mod feed;
 
 pub mod context;
 
+pub mod transport;
+
 /// The generated messages and services.
 pub mod wire {
     pub use self::generated::hansa::*;

@@ -156,7 +156,10 @@ impl Apply for RouteRows {
             Some(("service", name)) => {
                 let route = service::from(decode(body)?)?;
                 same_key(name, &route.service.to_string())?;
-                self.services.insert(route.service.clone(), Arc::new(route));
+                // A snapshot repeats what has not changed: its readers see no change either.
+                if self.services.get(&route.service).is_none_or(|old| **old != route) {
+                    self.services.insert(route.service.clone(), Arc::new(route));
+                }
             }
             _ => return Err(Reason::new("the kind of row is not known")),
         }

@@ -98,7 +98,10 @@ impl Apply for ZoneRows {
             Some(("service", name)) => {
                 let service = service(decode(body)?)?;
                 same_key(name, &service.service.to_string())?;
-                self.zone.insert(service);
+                // A snapshot repeats what has not changed: its readers see no change either.
+                if self.zone.services.get(&service.service).is_none_or(|old| **old != service) {
+                    self.zone.insert(service);
+                }
             }
             _ => return Err(Reason::new("the kind of row is not known")),
         }
