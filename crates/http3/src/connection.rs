@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::code::Code;
 use crate::config::Config;
 use crate::datagram::DatagramDrops;
 use crate::driver::Driver;
@@ -152,8 +153,8 @@ impl Connection {
     }
 
     /// Closes the connection and all its streams at once.
-    pub fn close(&self, code: crate::Code, reason: &str) {
-        self.quic().close(code.quic(), reason.as_bytes());
+    pub fn close(&self, code: Code, reason: &str) {
+        self.shared.close(code, reason.as_bytes());
     }
 
     /// Why the connection ended, if it has.

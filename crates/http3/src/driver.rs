@@ -29,25 +29,29 @@ type Part = Pin<Box<dyn Future<Output = Result<Infallible, ConnectionError>> + S
 #[derive(Debug)]
 pub struct Driver {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<(RequestHead, RespondStream, RecvStream)>,
+    /// Moves into the accept side, whose end is then seen by `Requests`.
+    queue: Option<mpsc::Sender<Item>>,
 }
 
+type Item = (RequestHead, RespondStream, RecvStream);
+
 impl Driver {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        queue: mpsc::Sender<(RequestHead, RespondStream, RecvStream)>,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Sender<Item>) -> Self {
+        let queue = Some(queue);
         Self { shared, queue }
     }
 
     /// Runs until the connection ends, and says why it did.
-    pub async fn run(self) -> ConnectionError {
+    pub async fn run(mut self) -> ConnectionError {
+        let queue = self.queue.take();
         let shared = &self.shared;
         // Each part is woken by itself; the first to end, ends the connection.
         let mut parts: FuturesUnordered<Part> = FuturesUnordered::new();
         parts.push(Box::pin(own_control(shared.clone())));
         parts.push(Box::pin(uni::accept(shared.clone())));
-        parts.push(Box::pin(requests::accept(shared.clone(), self.queue.clone())));
+        if let Some(queue) = queue {
+            parts.push(Box::pin(requests::accept(shared.clone(), queue)));
+        }
         if shared.config.datagrams {
             parts.push(Box::pin(datagrams(shared.clone())));
         }
@@ -61,9 +65,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // A no-op when the connection has ended already.
-        let code = Code::H3_NO_ERROR.quic();
-        self.shared.quic().close(code, b"");
+        self.shared.close(Code::H3_NO_ERROR, b"");
         self.shared.datagrams.close();
     }
 }
@@ -114,12 +116,19 @@ fn control_stopped(
 const CONTROL_STOPPED: Violation =
     Violation::connection(Code::H3_CLOSED_CRITICAL_STREAM, "control stream stopped");
 
+const DATAGRAM_BURST: usize = 64;
+
 async fn datagrams(shared: Arc<Shared>) -> Result<Infallible, ConnectionError> {
-    loop {
+    for count in 1usize.. {
+        // A flood must not keep the other parts from their turn.
+        if count.is_multiple_of(DATAGRAM_BURST) {
+            tokio::task::yield_now().await;
+        }
         let received = shared.quic().read_datagram().await;
         let datagram = received.map_err(|error| shared.explain(error))?;
         if let Err(violation) = shared.datagrams.dispatch(datagram) {
             return Err(shared.fail(violation));
         }
     }
+    Err(shared.explain(shared.quic().closed().await))
 }

@@ -70,7 +70,7 @@ pub(crate) async fn accept(
                 let recv = RecvStream::new(recv, shared.clone(), Request::Unknown);
                 match permit {
                     Some(permit) if shared.take(send.id()) => {
-                        heads.push(read_head(shared.clone(), permit, send, recv));
+                        heads.push(read_head(&shared, &queue, permit, (send, recv)));
                     }
                     _ => reject(send, recv),
                 }
@@ -95,12 +95,14 @@ async fn accept_one(
 }
 
 async fn read_head(
-    shared: Arc<Shared>,
+    shared: &Shared,
+    queue: &mpsc::Sender<Item>,
     place: OwnedPermit<Item>,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    (mut send, mut recv): (SendStream, RecvStream),
 ) {
     match timeout(shared.config.head_timeout, recv.request()).await {
+        // A place reserved before the application went away is worth nothing.
+        Ok(Ok(_)) if queue.is_closed() => reject(send, recv),
         Ok(Ok(head)) => {
             place.send((head, RespondStream(send), recv));
         }

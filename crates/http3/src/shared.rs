@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use crate::code::Code;
 use crate::config::Config;
 use crate::datagram::Demux;
 use crate::error::{ConnectionError, Scope, StreamError, Violation};
@@ -121,10 +122,17 @@ impl Shared {
         Limits { size: self.config.max_field_section, fields: self.config.max_fields }
     }
 
+    /// Closes the connection unless it has ended: closing again would hide why.
+    pub(crate) fn close(&self, code: Code, reason: &[u8]) {
+        if self.quic.close_reason().is_none() {
+            self.quic.close(code.quic(), reason);
+        }
+    }
+
     /// Closes the connection for a broken rule, once.
     pub(crate) fn fail(&self, violation: Violation) -> ConnectionError {
         let first = *self.violation.get_or_init(|| violation);
-        self.quic.close(first.code.quic(), first.reason.as_bytes());
+        self.close(first.code, first.reason.as_bytes());
         ConnectionError::Violation(first)
     }
 
