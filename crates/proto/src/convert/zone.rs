@@ -10,9 +10,9 @@ use hansa_core::zone::{Zone, ZoneHost, ZonePort, ZoneService};
 use super::{Apply, Reason, Rows, bounded, decode, encode, optional, parse, parts, same_key};
 use crate::wire::zone::v1 as pb;
 
-/// All rows of the zone of `cluster`.
-pub fn rows(cluster: &ClusterId, zone: &Zone) -> Rows {
-    let own = pb::SelfRow { cluster: cluster.to_string() };
+/// All rows of the zone of `cluster`, whose own trust bundle (JWKS) goes with it.
+pub fn rows(cluster: &ClusterId, bundle: &str, zone: &Zone) -> Rows {
+    let own = pb::SelfRow { cluster: cluster.to_string(), bundle: bundle.to_owned() };
     let mut rows = Rows::from([("self".to_owned(), encode(&own))]);
     for (name, service) in &zone.services {
         rows.insert(format!("service/{name}"), encode(&service_to(service)));
@@ -72,19 +72,24 @@ fn service(row: pb::ServiceRow) -> Result<ZoneService, Reason> {
 /// A zone as its rows come in.
 #[derive(Debug, Clone, Default)]
 pub struct ZoneRows {
-    cluster: Option<ClusterId>,
+    own: Option<(ClusterId, Arc<str>)>,
     zone: Zone,
 }
 
 impl ZoneRows {
     /// The zone, once the `self` row is there. Rows that did not change keep their `Arc`.
     pub fn zone(&self) -> Option<Arc<Zone>> {
-        self.cluster.as_ref().map(|_| Arc::new(self.zone.clone()))
+        self.own.as_ref().map(|_| Arc::new(self.zone.clone()))
     }
 
     /// The cluster whose zone this is.
     pub fn cluster(&self) -> Option<&ClusterId> {
-        self.cluster.as_ref()
+        self.own.as_ref().map(|own| &own.0)
+    }
+
+    /// The trust bundle (JWKS) of the own domain; may be empty.
+    pub fn bundle(&self) -> Option<&Arc<str>> {
+        self.own.as_ref().map(|own| &own.1)
     }
 }
 
@@ -93,7 +98,7 @@ impl Apply for ZoneRows {
         match key.split_once('/') {
             None if key == "self" => {
                 let row: pb::SelfRow = decode(body)?;
-                self.cluster = Some(parse(&row.cluster)?);
+                self.own = Some((parse(&row.cluster)?, parts::bundle(row.bundle)?));
             }
             Some(("service", name)) => {
                 let service = service(decode(body)?)?;
@@ -110,7 +115,7 @@ impl Apply for ZoneRows {
 
     fn unset(&mut self, key: &str) {
         match key.split_once('/') {
-            None if key == "self" => self.cluster = None,
+            None if key == "self" => self.own = None,
             Some(("service", name)) => {
                 if let Ok(name) = name.parse::<ServiceName>() {
                     self.zone.remove(&name);
@@ -121,7 +126,7 @@ impl Apply for ZoneRows {
     }
 
     fn keys(&self) -> Vec<String> {
-        let own = self.cluster.iter().map(|_| "self".to_owned());
+        let own = self.own.iter().map(|_| "self".to_owned());
         own.chain(self.zone.services.keys().map(|name| format!("service/{name}"))).collect()
     }
 }
