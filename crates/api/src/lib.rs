@@ -8,3 +8,5 @@ pub mod kinds;
 pub mod convert;
 
 pub mod view;
+
+pub mod control;
