@@ -40,6 +40,8 @@ pub struct DemoArgs {
     pub keep: bool,
     /// Judges these steps alone (and `up` and `join`).
     pub only: Vec<String>,
+    /// The `hansa` binary under judgement; the running program by default.
+    pub hansa: Option<PathBuf>,
     /// Faults built in on purpose, for tests.
     pub sabotage: Vec<Sabotage>,
 }
@@ -119,11 +121,15 @@ fn create(args: &DemoArgs, dir: &Path) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         clean(dir).await?;
         let seed = args.seed.unwrap_or_else(rand::random);
+        let hansa = match &args.hansa {
+            Some(path) => std::path::absolute(path)?,
+            None => std::env::current_exe()?,
+        };
         let spec = LabSpec {
             sabotage: args.sabotage.clone(),
             progress: true,
             seed,
-            ..LabSpec::new(dir, &std::env::current_exe()?, mode)
+            ..LabSpec::new(dir, &hansa, mode)
         };
         if matches!(args.command, DemoCommand::Up) { verbs::up(spec).await } else { whole(args, spec).await }
     });

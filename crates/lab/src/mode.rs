@@ -21,6 +21,10 @@ const HOLDER: &str = "LAB_HOLDER";
 /// The mode asked for, or the best that works here.
 #[must_use]
 pub fn choose(wanted: Option<NetMode>) -> NetMode {
+    if inside() {
+        // There one is root; but only of what is inside.
+        return NetMode::Userns;
+    }
     if let Some(mode) = wanted {
         return mode;
     }
