@@ -20,6 +20,8 @@ ROW ?=
 # make fuzz TARGET=frame FUZZ_SECONDS=600
 TARGET ?=
 FUZZ_SECONDS ?= 60
+# make mutants-smoke MUTANT=no-hold-down
+MUTANT ?=
 
 help: ## Show this help
 	@echo "hansa: services of separate clusters reach each other by name."
@@ -49,5 +51,5 @@ bench: ## Measure side by side with the peers (ROW=conn runs one row)
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (TARGET=name fuzzes one; nightly Rust)
 	fuzz/run "$(FUZZ_SECONDS)" $(TARGET)
 
-mutants-smoke: ## Put in ten known faults one by one; each must turn a test red
-	scripts/mutants-smoke.sh
+mutants-smoke: ## Put in ten known faults one by one; each must turn a test red (MUTANT=name)
+	$(XTASK) mutants $(MUTANT)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use hansa_xtask::{rings, tidy};
+use hansa_xtask::{mutants, rings, tidy};
 
 /// Tools of the hansa workspace.
 #[derive(Parser)]
@@ -18,6 +18,11 @@ enum Command {
         /// Run this ring alone (may come more than once).
         #[arg(long = "ring", value_name = "RING")]
         rings: Vec<rings::Ring>,
+    },
+    /// Put in the faults of `.ci/mutants` one by one; each must turn a test red.
+    Mutants {
+        /// This one alone.
+        name: Option<String>,
     },
 }
 
@@ -35,6 +40,7 @@ fn main() -> anyhow::Result<ExitCode> {
             );
             found.is_empty()
         }
+        Command::Mutants { name } => mutants::run(&root, name.as_deref())?,
         Command::Test { rings } => rings::run(&root, &rings)?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
