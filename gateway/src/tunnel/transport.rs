@@ -1,0 +1,166 @@
+//! Sockets and QUIC settings of the tunnels.
+//!
+//! Used once, when the tunnels are bound, and by every TCP dial.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_identity::tls::{ALPN_H2, ALPN_H3, ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3, Tls};
+use hansa_identity::verify::{Admit, Domains, RoleKind};
+use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::config::{Config, Congestion};
+use super::error::BindError;
+
+/// Socket buffers: a burst of a whole window must fit between two turns of ours.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Datagrams that wait, in bytes; more are dropped, as a busy link does.
+const DATAGRAMS: usize = 2 << 20;
+
+/// The settings of every QUIC tunnel.
+pub(crate) fn quic(config: &Config) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    let idle = VarInt::from_u64(u64::try_from(config.timing.idle.as_millis()).unwrap_or(10_000));
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(config.limits.streams_per_tunnel))
+        .max_concurrent_uni_streams(VarInt::from_u32(16))
+        .stream_receive_window(VarInt::from_u32(config.stream_window))
+        .receive_window(VarInt::from_u32(config.connection_window))
+        .send_window(u64::from(config.connection_window))
+        .keep_alive_interval(Some(config.timing.keep_alive))
+        .max_idle_timeout(idle.ok().map(IdleTimeout::from))
+        // The first packets of a handshake with a post-quantum key share must pass everywhere.
+        .initial_mtu(1_200)
+        .mtu_discovery_config(Some(MtuDiscoveryConfig::default()))
+        .datagram_receive_buffer_size(Some(DATAGRAMS))
+        .datagram_send_buffer_size(DATAGRAMS)
+        .enable_segmentation_offload(true);
+    match config.congestion {
+        Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
+        Congestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
+    };
+    Arc::new(transport)
+}
+
+fn tls<E: std::fmt::Display>(error: E) -> BindError {
+    BindError::Tls(error.to_string())
+}
+
+/// Gateways of peers, never our own domain.
+pub(crate) fn peers(identity: &Tls) -> Admit {
+    let own = identity.keys().id().trust_domain().clone();
+    Admit::roles(Domains::AnyBut(own), [RoleKind::Gateway])
+}
+
+/// Accepting over QUIC.
+pub(crate) fn quic_server(config: &Config, identity: &Tls) -> Result<quinn::ServerConfig, BindError> {
+    let server = identity.server(peers(identity), &[ALPN_H3, ALPN_REV_H3]);
+    let crypto = QuicServerConfig::try_from(server).map_err(tls)?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(quic(config)).max_incoming(config.limits.handshakes);
+    Ok(server)
+}
+
+/// Dialling over QUIC, towards one gateway.
+pub(crate) fn quic_client(
+    transport: Arc<TransportConfig>,
+    client: rustls::ClientConfig,
+) -> Result<quinn::ClientConfig, String> {
+    let crypto = QuicClientConfig::try_from(client).map_err(|error| error.to_string())?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(transport);
+    Ok(client)
+}
+
+/// Accepting over TCP: for tunnels, and for joining (which needs no certificate of the client).
+pub(crate) fn tcp_servers(identity: &Tls) -> (Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>) {
+    let tunnels = identity.server(peers(identity), &[ALPN_H2, ALPN_REV_H2]);
+    (Arc::new(tunnels), Arc::new(identity.server_without_client_auth(&[ALPN_JOIN])))
+}
+
+fn udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // The system may grant less; then it is as it was.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<quinn::Endpoint> {
+    let socket = udp(address)?;
+    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+}
+
+/// One address we listen on, UDP and TCP of the same number.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) address: SocketAddr,
+    pub(crate) quic: quinn::Endpoint,
+    pub(crate) tcp: TcpListener,
+}
+
+/// Binds both; port 0 takes a free number that is the same for both.
+pub(crate) fn listen(address: SocketAddr, server: &quinn::ServerConfig) -> Result<Listener, BindError> {
+    let failed = |address, lane| move |source| BindError::Listen { address, lane, source };
+    let tcp = tcp_listener(address).map_err(failed(address, "tcp"))?;
+    let address = tcp.local_addr().map_err(failed(address, "tcp"))?;
+    let quic = endpoint(address, Some(server.clone())).map_err(failed(address, "udp"))?;
+    Ok(Listener { address, quic, tcp })
+}
+
+fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1_024)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The endpoints we dial from, one per address family.
+#[derive(Debug)]
+pub(crate) struct Diallers {
+    v4: Option<quinn::Endpoint>,
+    v6: Option<quinn::Endpoint>,
+}
+
+impl Diallers {
+    pub(crate) fn bind() -> Result<Self, BindError> {
+        let v4 = endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None);
+        let v6 = endpoint((Ipv6Addr::UNSPECIFIED, 0).into(), None);
+        match (v4, v6) {
+            (Err(error), Err(_)) => Err(BindError::Dial(error)),
+            (v4, v6) => Ok(Self { v4: v4.ok(), v6: v6.ok() }),
+        }
+    }
+
+    pub(crate) fn towards(&self, address: SocketAddr) -> Option<&quinn::Endpoint> {
+        if address.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &quinn::Endpoint> {
+        self.v4.iter().chain(&self.v6)
+    }
+}
+
+/// Settings of a tunnel's TCP connection.
+pub(crate) fn tune(tcp: &TcpStream, config: &Config) {
+    let socket = SockRef::from(tcp);
+    // Each is an improvement only; where one is refused, the probes above TCP still stand.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)));
+    let _ = socket.set_tcp_user_timeout(Some(config.timing.suspect + config.timing.dead));
+}
