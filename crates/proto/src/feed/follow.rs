@@ -193,7 +193,7 @@ pub fn follow<C, F, T, E>(
     config: Config,
     connect: C,
     resume: Option<&Saved>,
-) -> (Handle, mpsc::Receiver<FollowEvent>, impl Future<Output = ()> + Send)
+) -> (Handle, mpsc::Receiver<FollowEvent>, impl Future<Output = ()> + Send + use<C, F, T, E>)
 where
     C: Fn() -> F + Send + Sync,
     F: Future<Output = Result<T, E>> + Send,
