@@ -11,7 +11,7 @@ use hansa_lab::process::{Launch, Proc};
 use hansa_lab::spec::{Host, MemberId, NetMode, Plan};
 
 fn tool() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
+    let mut path = std::env::current_exe().expect("own path");
     path.pop();
     path.pop();
     path.join("examples/labtool")
@@ -27,7 +27,7 @@ fn start(dir: &Path, ns: Option<String>, args: &[&str]) -> Proc {
         output: dir.join("output.log"),
         mark: dir.to_path_buf(),
     })
-    .unwrap()
+    .expect("the tool starts")
 }
 
 async fn listening(ns: Option<String>, address: &str) {
@@ -43,7 +43,7 @@ async fn listening(ns: Option<String>, address: &str) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), probe).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), probe).await.expect("the tool starts");
 }
 
 fn serve<'a>(listen: &'a str, log: &'a str) -> Vec<&'a str> {
@@ -148,7 +148,7 @@ async fn between(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     let log = dir.join("served.jsonl");
     let gateway = plan.ns(MemberId::GcpEu, Host::Gateway(1));
     for listen in ["198.18.2.11:15443", "198.18.2.11:15012", "10.0.0.11:8080"] {
-        start(dir, gateway.clone(), &serve(listen, log.to_str().unwrap()));
+        start(dir, gateway.clone(), &serve(listen, log.to_str().expect("UTF-8")));
         listening(gateway.clone(), listen).await;
     }
     let from = plan.ns(MemberId::AwsEu, Host::Gateway(2));

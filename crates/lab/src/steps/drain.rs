@@ -37,7 +37,7 @@ pub(super) async fn judge(context: &mut Context<'_>) -> Result<Verdict> {
         let (new, kept) = (records.new_between(at, until), records.kept_between(at, until));
         verdict.check(ended, format!("{what} ({id}): ended {:.1} s after SIGTERM", clock::seconds(at, gone)));
         verdict.check(new.clean() && kept.clean(), format!("new {}, kept {}", new.text(), kept.text()));
-        once(&mut verdict, &records);
+        once(&mut verdict, &records, (at, until));
         let (new, kept) = (records.new_between(until, u64::MAX), records.kept_between(until, u64::MAX));
         let seen = format!(
             "ready after {:.2} s, new {}, kept {}",

@@ -33,7 +33,7 @@ pub(super) async fn endpoint(context: &mut Context<'_>) -> Result<Verdict> {
     let new = records.new_between(at, healed);
     verdict.check(new.clean(), format!("after the kill: {}", new.text()));
     verdict.check(new.only(&["gcp-eu"]), format!("answered by {:?}", new.members));
-    once(&mut verdict, &records);
+    once(&mut verdict, &records, (at + SECOND, healed));
     let after = records.new_between(healed, u64::MAX);
     let seen = match &back {
         Some(o) => {
@@ -71,7 +71,7 @@ pub(super) async fn gateway(context: &mut Context<'_>) -> Result<Verdict> {
                 early.text()
             ),
         );
-        once(&mut verdict, &records);
+        once(&mut verdict, &records, (at + SECOND, broken_until));
         let after = records.new_between(broken_until, u64::MAX);
         let seen = format!("ready after {:.2} s, {}", clock::seconds(broken_until, ready), after.text());
         context.came_back(format!("gateway {id}/gateway-1"), after.clean(), seen);
@@ -79,11 +79,16 @@ pub(super) async fn gateway(context: &mut Context<'_>) -> Result<Verdict> {
     Ok(verdict)
 }
 
-/// A kept connection fails once at most, and nothing is delivered twice.
-pub(super) fn once(verdict: &mut Verdict, records: &Records) {
+/// A kept connection fails once at most and is replaced at once: among requests meant to start within `late`
+/// none fails. Nothing is delivered twice.
+pub(super) fn once(verdict: &mut Verdict, records: &Records, late: (u64, u64)) {
     let most = records.most_failures_of_a_connection();
     let repeated = records.repeated();
-    verdict.check(most <= 1, format!("kept connections failed {most} time(s) at most"));
+    let kept = records.kept_between(late.0, late.1);
+    verdict.check(
+        most <= 1 && kept.clean(),
+        format!("kept connections failed {most} time(s) at most, later {}", kept.text()),
+    );
     verdict.check(repeated == 0, format!("{repeated} requests served twice"));
 }
 

@@ -47,7 +47,7 @@ async fn two_copies(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<
         format!("rack-1 without aws-eu: new from 2 s on {}; last failure at {last:.2} s", late.text()),
     );
     ended_in_time(verdict, &records, at, healed);
-    once(verdict, &records);
+    once(verdict, &records, (at + 2 * SECOND, healed));
     let after = records.new_between(healed, u64::MAX);
     let seen = match &back {
         Some(o) => {
@@ -163,7 +163,7 @@ pub(super) async fn udp_block(context: &mut Context<'_>) -> Result<Verdict> {
     let last = records.last_new_failure(at).map_or(0.0, |t| clock::seconds(at, t));
     verdict.check(late.clean(), format!("new from 1 s on {}; last failure at {last:.2} s", late.text()));
     ended_in_time(&mut verdict, &records, at, until);
-    once(&mut verdict, &records);
+    once(&mut verdict, &records, (at + SECOND, until));
     Ok(verdict)
 }
 
