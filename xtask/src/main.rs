@@ -26,24 +26,31 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<bool> {
     let root = root()?;
-    let good = match Command::parse() {
+    match command {
         Command::Tidy => {
             let found = tidy::check(&root)?;
             for line in &found {
                 eprintln!("{line}");
             }
-            println!(
-                "tidy: {}",
-                if found.is_empty() { "clean".into() } else { format!("{} found", found.len()) }
-            );
-            found.is_empty()
+            println!("tidy: {} found", found.len());
+            Ok(found.is_empty())
         }
-        Command::Mutants { name } => mutants::run(&root, name.as_deref())?,
-        Command::Test { rings } => rings::run(&root, &rings)?,
-    };
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Command::Mutants { name } => mutants::run(&root, name.as_deref()),
+        Command::Test { rings } => rings::run(&root, &rings),
+    }
 }
 
 /// The folder of the workspace, above this package's.
