@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The federation controller: moves objects. Sources, peers, merge, certificate authority, feed.
+//!
+//! Called by the `hansa` binary (`hansa controller`) and by tests. Never touches application traffic.
+
+pub mod config;
+
+pub mod store;
+
+pub mod authority;
+pub mod secrets;
+
+pub mod source;
+
+pub mod index;
+
+pub mod roster;
+
+pub mod nodes;
+
+pub mod vips;
+
+pub mod project;
+
+pub mod feeds;
+
+pub mod fuse;
+
+pub mod listen;
+pub mod serve;
+
+pub mod relay;
+
+pub mod peers;
+
+pub mod join;

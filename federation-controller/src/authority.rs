@@ -1,0 +1,317 @@
+//! The cluster's identity at work: CA file, own certificate, trust in force, rotation.
+//!
+//! Made at start; called by `listen` and `join` (TLS), `serve` (signing), `fuse` (own bundle) and
+//! `control` (rotation). The CA's keys live in `ca.json` with mode 0600 and nowhere else. A CA file
+//! that cannot be read stops the start: a new root would cut off every peer.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hansa_core::code::{Code, config, trust};
+use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
+use hansa_identity::bundle::Bundle;
+use hansa_identity::ca::{Ca, CaError, CaOptions};
+use hansa_identity::deny::DenyEntry;
+use hansa_identity::rotate::{Consent, RotateError, RotateRefusal, Rotation};
+use hansa_identity::store::{Identity, IdentityError, KeyRequest, Keys};
+use hansa_identity::tls::Tls;
+use hansa_identity::verify::{Trust, TrustSnapshot};
+use rand::RngExt;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::store::{Batch, Store};
+
+const CA_FILE: &str = "ca.json";
+const DENY: &str = "deny/";
+
+/// Why there is no identity to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The CA file cannot be used.
+    #[error("{path}: {error}")]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: CaError,
+    },
+    /// The CA is of another trust domain than configured.
+    #[error("{path} is the CA of trust domain {found}, configured is {configured}")]
+    OtherDomain {
+        /// The file.
+        path: PathBuf,
+        /// What the file says.
+        found: TrustDomain,
+        /// What the configuration says.
+        configured: TrustDomain,
+    },
+    /// The controller's own certificate could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Signing failed.
+    #[error(transparent)]
+    Sign(#[from] CaError),
+}
+
+impl AuthorityError {
+    /// The code for messages.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Ca { error: CaError::Store(_), .. } => trust::KEY_PERMISSIONS,
+            Self::OtherDomain { .. } => config::CONFIG_INVALID,
+            _ => config::STATE_CORRUPT,
+        }
+    }
+}
+
+/// The authority. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    domain: TrustDomain,
+    ca: Mutex<Ca>,
+    tls: Tls,
+    bundle: watch::Sender<Arc<Bundle>>,
+    /// Grows whenever trust changed, so that live connections are judged again.
+    trust_changed: watch::Sender<u64>,
+    store: Store,
+}
+
+impl Authority {
+    /// Reads or makes the CA in `dir` and the controller's own certificate.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]; nothing was changed then.
+    pub fn open(
+        dir: &Path,
+        domain: &TrustDomain,
+        leaf_life: Duration,
+        store: Store,
+    ) -> Result<Self, AuthorityError> {
+        let path = dir.join(CA_FILE);
+        let mut ca = open_ca(&path, domain, leaf_life)?;
+        ca.set_options(CaOptions { leaf_life, ..*ca.options() });
+        let keys = Keys::new(own_identity(&ca)?);
+        let bundle = ca.bundle();
+        let deny = store.scan(DENY).into_iter().filter_map(|(key, _)| key.parse::<DenyEntry>().ok()).collect();
+        let snapshot = TrustSnapshot { bundles: [bundle.clone()].into_iter().collect(), deny };
+        let inner = Inner {
+            path,
+            domain: domain.clone(),
+            ca: Mutex::new(ca),
+            tls: Tls::new(keys, Trust::new(snapshot)),
+            bundle: watch::channel(Arc::new(bundle)).0,
+            trust_changed: watch::channel(0).0,
+            store,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// TLS configurations with the own identity.
+    pub fn tls(&self) -> &Tls {
+        &self.inner.tls
+    }
+
+    /// The own trust domain.
+    pub fn domain(&self) -> &TrustDomain {
+        &self.inner.domain
+    }
+
+    /// The own bundle, as it changes.
+    pub fn bundle(&self) -> watch::Receiver<Arc<Bundle>> {
+        self.inner.bundle.subscribe()
+    }
+
+    /// Changes whenever live connections must be judged again.
+    pub fn trust_changed(&self) -> watch::Receiver<u64> {
+        self.inner.trust_changed.subscribe()
+    }
+
+    fn ca(&self) -> std::sync::MutexGuard<'_, Ca> {
+        self.inner.ca.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs a leaf for one own server. The caller has established that the role is its.
+    ///
+    /// # Errors
+    /// The request is not valid or names another id.
+    pub fn sign(&self, role: &Role, csr: &[u8]) -> Result<CertificateDer<'static>, CaError> {
+        let signed = self.ca().sign(role, csr, SystemTime::now())?;
+        info!(target: "audit", event = "certificate_signed", id = %SpiffeId::of(self.domain(), role));
+        Ok(signed)
+    }
+
+    /// SHA-256 of the root that signs, for enrolment tokens.
+    pub fn root(&self) -> hansa_identity::cert::Fingerprint {
+        self.ca().active_root().fingerprint()
+    }
+
+    /// Where a rotation stands.
+    pub fn rotation(&self) -> Rotation {
+        self.ca().rotation()
+    }
+
+    /// Takes a peer's bundle into the trust in force, in the place of the former one.
+    pub fn trust_peer(&self, bundle: &Arc<Bundle>) {
+        self.inner.tls.trust().update(|trust| trust.bundles.insert(Arc::clone(bundle)));
+        self.touch();
+    }
+
+    /// Takes a peer out: its live connections end at once.
+    pub fn distrust(&self, domain: &TrustDomain) {
+        if domain == self.domain() {
+            return;
+        }
+        self.inner.tls.trust().update(|trust| drop(trust.bundles.remove(domain)));
+        self.touch();
+    }
+
+    /// Refuses one leaf from now on.
+    pub async fn deny(&self, entry: DenyEntry) -> bool {
+        let mut batch = Batch::default();
+        batch.put(format!("{DENY}{entry}"), Vec::new());
+        self.inner.tls.trust().update(|trust| {
+            // A full list keeps its entries; leaves live a day, so it empties by itself.
+            trust.deny.insert(entry.clone());
+        });
+        self.touch();
+        info!(target: "audit", event = "leaf_denied", entry = %entry);
+        self.inner.store.commit(batch).await
+    }
+
+    fn touch(&self) {
+        self.inner.trust_changed.send_modify(|n| *n += 1);
+    }
+
+    /// One step of a root rotation: `publish`, `activate` or `retire`.
+    ///
+    /// # Errors
+    /// The rules do not allow it now, or a root could not be made or kept.
+    pub fn rotate(&self, phase: &str, consent: Consent) -> Result<Rotation, RotateError> {
+        let now = SystemTime::now();
+        let mut ca = self.ca();
+        let before = ca.to_state()?;
+        match phase {
+            "publish" => drop(ca.prepare_next(now)?),
+            "activate" => drop(ca.activate_next(now, consent)?),
+            _ => {
+                let oldest = ca.rotation().retired.first().map(|old| old.0);
+                let oldest = oldest.ok_or(RotateRefusal::NotPrepared)?;
+                ca.retire(oldest, now, consent)?;
+            }
+        }
+        if let Err(error) = ca.save(&self.inner.path) {
+            // A root that is published but lost at the next start would be worse than none.
+            *ca = Ca::from_state(&before)?;
+            return Err(error.into());
+        }
+        let rotation = ca.rotation();
+        let bundle = Arc::new(ca.bundle());
+        let renewed = own_identity(&ca);
+        drop(ca);
+        self.inner.tls.trust().update(|trust| trust.bundles.insert(Arc::clone(&bundle)));
+        self.inner.bundle.send_replace(bundle);
+        self.touch();
+        self.replace(renewed);
+        info!(target: "audit", event = "root_rotation", phase, active = %rotation.active);
+        Ok(rotation)
+    }
+
+    fn replace(&self, identity: Result<Identity, AuthorityError>) {
+        let replaced = identity.and_then(|new| Ok(self.inner.tls.keys().replace(new)?));
+        if let Err(error) = replaced {
+            error!(%error, "the controller's own certificate could not be renewed");
+        }
+    }
+
+    /// Renews the controller's own certificate until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let draw = rand::rng().random::<f64>();
+            let at = self.inner.tls.keys().renew_at(draw);
+            let wait = at.duration_since(SystemTime::now()).unwrap_or_default();
+            // At least a second, so that a wrong clock makes no busy loop.
+            let sleep = tokio::time::sleep(wait.max(Duration::from_secs(1)));
+            if stop.run_until_cancelled(sleep).await.is_none() {
+                return;
+            }
+            let renewed = own_identity(&self.ca());
+            self.replace(renewed);
+        }
+    }
+}
+
+fn open_ca(path: &Path, domain: &TrustDomain, leaf_life: Duration) -> Result<Ca, AuthorityError> {
+    let broken = |error| AuthorityError::Ca { path: path.to_owned(), error };
+    match Ca::load(path) {
+        Ok(ca) if ca.trust_domain() == domain => Ok(ca),
+        Ok(ca) => Err(AuthorityError::OtherDomain {
+            path: path.to_owned(),
+            found: ca.trust_domain().clone(),
+            configured: domain.clone(),
+        }),
+        Err(CaError::Store(error)) if error.is_missing() => {
+            let options = CaOptions { leaf_life, ..CaOptions::default() };
+            let ca = Ca::create(domain.clone(), options, SystemTime::now()).map_err(broken)?;
+            if let Err(error) = ca.save(path) {
+                warn!(code = %config::STATE_UNWRITABLE, object = %path.display(), %error,
+                    "the CA cannot be kept; after a restart every server must enrol again");
+            }
+            info!(target: "audit", event = "ca_created", domain = %domain, root = %ca.active_root().fingerprint());
+            Ok(ca)
+        }
+        Err(error) => Err(broken(error)),
+    }
+}
+
+fn own_identity(ca: &Ca) -> Result<Identity, AuthorityError> {
+    let request = KeyRequest::new(SpiffeId::of(ca.trust_domain(), &Role::Controller))?;
+    let leaf = ca.sign(&Role::Controller, request.csr(), SystemTime::now())?;
+    Ok(request.complete(vec![leaf])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path, domain: &str) -> Result<Authority, AuthorityError> {
+        let store = Store::open(&dir.join("nowhere")).unwrap();
+        Authority::open(dir, &domain.parse().unwrap(), Duration::from_secs(3600), store)
+    }
+
+    #[test]
+    fn the_root_stays_across_restarts_and_domains_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open(dir.path(), "a").unwrap().root();
+        assert_eq!(open(dir.path(), "a").unwrap().root(), root);
+        assert!(matches!(open(dir.path(), "b"), Err(AuthorityError::OtherDomain { .. })));
+        std::fs::write(dir.path().join(CA_FILE), "{").unwrap();
+        assert!(matches!(open(dir.path(), "a"), Err(AuthorityError::Ca { .. })));
+    }
+
+    #[test]
+    fn a_rotation_publishes_first_and_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = open(dir.path(), "a").unwrap();
+        let old = authority.root();
+        authority.rotate("publish", Consent::default()).unwrap();
+        assert_eq!(authority.bundle().borrow().roots.len(), 2);
+        assert!(authority.rotate("activate", Consent::default()).is_err());
+        authority.rotate("activate", Consent { acknowledged: true, force: false }).unwrap();
+        let again = open(dir.path(), "a").unwrap();
+        assert_ne!(again.root(), old);
+        assert_eq!(again.bundle().borrow().roots.len(), 2);
+        assert!(again.rotate("retire", Consent { acknowledged: true, force: false }).is_err());
+        again.rotate("retire", Consent { acknowledged: false, force: true }).unwrap();
+        assert_eq!(again.bundle().borrow().roots.len(), 1);
+    }
+}

@@ -1,0 +1,302 @@
+//! The controller's one port: TCP, TLS chosen by the ALPN offered, gRPC inside.
+//!
+//! `h2`: mutual TLS for own gateways and DNS servers and for peers' controllers. `hansa-enroll` and
+//! `hansa-join`: server authentication only. Every connection has a deadline for its handshake and a
+//! place among a bounded number; a live one ends at once when its certificate is no longer trusted.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hansa_core::code::config;
+use hansa_core::spiffe::SpiffeId;
+use hansa_identity::tls::{self, ALPN_ENROLL, ALPN_H2, ALPN_JOIN};
+use hansa_identity::token::channel_binding;
+use hansa_identity::verify::{self, Admit, Domains, RoleKind, Side};
+use hansa_runtime::tasks::Tasks;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::Service;
+use tracing::{debug, info, warn};
+
+use crate::authority::Authority;
+
+const MOST_CONNECTIONS: usize = 4_096;
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Enrolling and joining are one question and one answer.
+const SHORT_LIFE: Duration = Duration::from_secs(20);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const PING: Duration = Duration::from_secs(5);
+const MOST_STREAMS: u32 = 64;
+
+/// Which door a connection came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Mutual TLS.
+    Members,
+    /// Server authentication only, to enrol.
+    Enroll,
+    /// Server authentication only, to join.
+    Join,
+}
+
+/// Who is on the other side; in the extensions of every request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The verified id; `None` where no certificate is asked for.
+    pub id: Option<SpiffeId>,
+    /// The door.
+    pub door: Door,
+    /// What is the same on both ends of this TLS connection and nowhere else.
+    pub binding: [u8; 32],
+}
+
+/// Bound listeners that do not serve yet.
+#[derive(Debug)]
+pub struct Listen {
+    listeners: Vec<TcpListener>,
+}
+
+/// An address that could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{} {addr}: {source}", config::PORT_IN_USE)]
+pub struct BindError {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl Listen {
+    /// Binds all addresses, or none.
+    ///
+    /// # Errors
+    /// The first address that could not be had.
+    pub async fn bind(addresses: &[SocketAddr]) -> Result<Self, BindError> {
+        let mut listeners = Vec::new();
+        for addr in addresses {
+            let bound = TcpListener::bind(addr).await;
+            listeners.push(bound.map_err(|source| BindError { addr: *addr, source })?);
+        }
+        Ok(Self { listeners })
+    }
+
+    /// The addresses bound, with their real ports.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|l| l.local_addr().ok()).collect()
+    }
+
+    /// Serves `routes` until the end of `tasks`.
+    pub async fn run(self, authority: Authority, routes: Routes, tasks: Tasks) -> Result<(), Infallible> {
+        let server = Server {
+            doors: Arc::new(Doors::new(&authority)),
+            authority,
+            routes: routes.prepare(),
+            stop: tasks.token(),
+            tasks,
+        };
+        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let loops = self.listeners.into_iter().map(|listener| accept(listener, server.clone(), Arc::clone(&room)));
+        futures::future::join_all(loops).await;
+        Ok(())
+    }
+}
+
+struct Doors {
+    members: Arc<rustls::ServerConfig>,
+    enroll: Arc<rustls::ServerConfig>,
+    join: Arc<rustls::ServerConfig>,
+    admit: Admit,
+}
+
+impl Doors {
+    fn new(authority: &Authority) -> Self {
+        let tls = authority.tls();
+        let own = Domains::one(authority.domain().clone());
+        let peers = Domains::AnyBut(authority.domain().clone());
+        let admit = Admit::roles(own, [RoleKind::Gateway, RoleKind::Dns])
+            .or(Admit::roles(peers, [RoleKind::Controller]));
+        Self {
+            members: Arc::new(tls.server(admit.clone(), &[ALPN_H2])),
+            enroll: Arc::new(tls.server_without_client_auth(&[ALPN_ENROLL])),
+            join: Arc::new(tls.server_without_client_auth(&[ALPN_JOIN])),
+            admit,
+        }
+    }
+
+    fn choose(&self, offered: &[&[u8]]) -> (Door, Arc<rustls::ServerConfig>) {
+        if offered.contains(&ALPN_ENROLL) {
+            (Door::Enroll, Arc::clone(&self.enroll))
+        } else if offered.contains(&ALPN_JOIN) {
+            (Door::Join, Arc::clone(&self.join))
+        } else {
+            // What offers none of ours fails here, with the proper alert.
+            (Door::Members, Arc::clone(&self.members))
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Server {
+    doors: Arc<Doors>,
+    authority: Authority,
+    routes: Routes,
+    stop: CancellationToken,
+    tasks: Tasks,
+}
+
+async fn accept(listener: TcpListener, server: Server, room: Arc<Semaphore>) {
+    loop {
+        let next = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let Some((permit, accepted)) = server.stop.run_until_cancelled(next).await else { return };
+        match accepted {
+            Ok((stream, from)) => {
+                let server_of_one = server.clone();
+                server.tasks.spawn("controller-connection", async move {
+                    let stop = server_of_one.stop.clone();
+                    stop.run_until_cancelled(server_of_one.serve(stream, from)).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                warn!(code = %config::FILES_EXHAUSTED, %error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn serve(self, stream: TcpStream, from: SocketAddr) {
+        let _ = stream.set_nodelay(true);
+        let shaken = match timeout(HANDSHAKE, self.handshake(stream)).await {
+            Ok(Ok(shaken)) => shaken,
+            Ok(Err(error)) => {
+                let cause = describe(&error);
+                info!(%from, cause, "handshake refused");
+                return;
+            }
+            Err(_) => {
+                debug!(%from, "handshake took too long");
+                return;
+            }
+        };
+        let (door, stream) = shaken;
+        let caller = match caller(door, &stream) {
+            Ok(caller) => caller,
+            Err(cause) => {
+                info!(%from, cause, "connection refused");
+                return;
+            }
+        };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let life = async {
+            match door {
+                Door::Members => self.distrusted(&chain).await,
+                Door::Enroll | Door::Join => tokio::time::sleep(SHORT_LIFE).await,
+            }
+        };
+        let id = caller.id.clone();
+        tokio::select! {
+            () = self.converse(stream, caller) => {}
+            () = life => {
+                if let Some(id) = id {
+                    info!(%id, "connection ended: its certificate is no longer trusted");
+                }
+            }
+        }
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<(Door, TlsStream<TcpStream>)> {
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        let hello = start.client_hello();
+        let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
+        let (door, config) = self.doors.choose(&offered);
+        Ok((door, start.into_stream(config).await?))
+    }
+
+    /// Waits until the certificate would be refused: the peer was removed, the leaf denied.
+    async fn distrusted(&self, chain: &[CertificateDer<'static>]) {
+        let mut changed = self.authority.trust_changed();
+        while changed.changed().await.is_ok() {
+            let snapshot = self.authority.tls().trust().current();
+            let judged = verify::check(&snapshot, &self.doors.admit, chain, Side::Client, SystemTime::now());
+            if judged.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn converse(&self, stream: TlsStream<TcpStream>, caller: Caller) {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(caller.clone());
+            // Routes are always ready: they hold no state of their own.
+            self.routes.clone().call(request.map(tonic::body::Body::new))
+        });
+        let result = http2::Builder::new(Executor(self.tasks.clone()))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(PING))
+            .keep_alive_timeout(PING)
+            .max_concurrent_streams(MOST_STREAMS)
+            .max_header_list_size(16 << 10)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = result {
+            debug!(%error, "connection ended");
+        }
+    }
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(tls) => verify::describe(tls),
+        None => error.to_string(),
+    }
+}
+
+fn caller(door: Door, stream: &TlsStream<TcpStream>) -> Result<Caller, String> {
+    let connection = stream.get_ref().1;
+    if connection.alpn_protocol().is_none() {
+        return Err("no protocol was agreed".to_owned());
+    }
+    let id = match door {
+        Door::Members => {
+            let chain = connection.peer_certificates().unwrap_or_default();
+            Some(tls::peer_id(chain).map_err(|e| e.to_string())?)
+        }
+        Door::Enroll | Door::Join => None,
+    };
+    let binding = channel_binding(connection).map_err(|e| e.to_string())?;
+    Ok(Caller { id, door, binding })
+}
+
+/// Lets hyper's streams run as tasks of the owned set.
+#[derive(Clone)]
+struct Executor(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        self.0.spawn("controller-stream", async move {
+            work.await;
+        });
+    }
+}

@@ -1,0 +1,413 @@
+//! The peers: who they are, what they offer, how their feed is doing. One table, many readers.
+//!
+//! Records come from joins (`join`), `ClusterPeer` objects (`Roster::sync`) and the store; catalogs
+//! come from `peers`. Read by `fuse`, `serve`, `control`. A peer's bundle only moves forward, and a
+//! row that speaks for another cluster is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use hansa_api::view::Error;
+use hansa_core::Millis;
+use hansa_core::catalog::GatewayInfo;
+use hansa_core::code::{control, trust};
+use hansa_core::locality::Locality;
+use hansa_core::merge::Conflict;
+use hansa_core::mesh::Transport;
+use hansa_core::name::{ClusterId, NodeId, ServiceName};
+use hansa_core::policy::{Accept, Refusal};
+use hansa_core::spiffe::TrustDomain;
+use hansa_identity::bundle::Bundle;
+use hansa_proto::feed::follow::Applied;
+use hansa_proto::feed::{Position, Saved, Status as LinkStatus};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::authority::Authority;
+use crate::source::{PeerSpec, Problem};
+use crate::store::{Batch, Store};
+
+mod view;
+
+pub use view::Entry;
+
+const RECORD: &str = "peer/";
+const CATALOG: &str = "catalog/";
+const POSITION: &str = "position/";
+
+/// How a peer came to be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// By a join.
+    Token,
+    /// By a `ClusterPeer` object.
+    Object,
+}
+
+/// What is kept of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its cluster id.
+    pub cluster: ClusterId,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where it is, until its catalog says so.
+    pub locality: Locality,
+    /// Its bundle as SPIFFE JSON, the highest sequence seen.
+    pub bundle: Arc<str>,
+    /// Its gateways, until its catalog says so.
+    pub gateways: BTreeMap<NodeId, GatewayInfo>,
+    /// How it came to be a peer.
+    pub origin: Origin,
+    /// Since when, Unix milliseconds.
+    pub added: Millis,
+}
+
+/// What a peer says about following our catalog.
+#[derive(Debug, Clone, Default)]
+pub struct Following {
+    /// The session in which it said so.
+    pub session: u64,
+    /// The version of our catalog it applied.
+    pub applied: Option<u64>,
+    /// When it last said so.
+    pub heard: Option<Instant>,
+    /// Rows of ours that it refuses.
+    pub refusals: Vec<Refusal>,
+    /// Conflicts it found in our exports.
+    pub conflicts: Vec<(ServiceName, Conflict)>,
+}
+
+/// All peers. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Roster {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    own: ClusterId,
+    authority: Authority,
+    store: Store,
+    entries: Mutex<BTreeMap<ClusterId, Entry>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Roster {
+    /// Reads all peers with their last catalogs, and trusts their bundles.
+    pub fn load(own: ClusterId, authority: Authority, store: Store) -> Self {
+        let mut entries = BTreeMap::new();
+        for (key, record) in store.scan_json::<Record>(RECORD) {
+            let bundle = Bundle::from_json(&record.trust_domain, record.bundle.as_bytes());
+            let Ok(bundle) = bundle.map(Arc::new) else {
+                warn!(code = %trust::BUNDLE_REFUSED, peer = %key, "the kept bundle cannot be read; peer left out");
+                continue;
+            };
+            authority.trust_peer(&bundle);
+            let mut entry = Entry::new(record, bundle);
+            let rows: Vec<_> = store.scan(&format!("{CATALOG}{}/", entry.record.cluster));
+            let rows: Vec<_> = rows.into_iter().map(|(key, body)| (key, Bytes::from(body))).collect();
+            entry.take(&rows, &[], true);
+            entry.rebuild();
+            entries.insert(entry.record.cluster.clone(), entry);
+        }
+        let entries = Mutex::new(entries);
+        Self { inner: Arc::new(Inner { own, authority, store, entries, changed: watch::channel(0).0 }) }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Entry>> {
+        self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touch(&self) {
+        self.inner.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Changes whenever a record, a catalog or a rule has changed.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
+    /// All peers now.
+    pub fn all(&self) -> BTreeMap<ClusterId, Entry> {
+        self.entries().clone()
+    }
+
+    /// The ids of all peers now.
+    pub fn ids(&self) -> BTreeSet<ClusterId> {
+        self.entries().keys().cloned().collect()
+    }
+
+    /// One peer now.
+    pub fn get(&self, id: &ClusterId) -> Option<Entry> {
+        self.entries().get(id).cloned()
+    }
+
+    /// The peer of a trust domain.
+    pub fn by_domain(&self, domain: &TrustDomain) -> Option<ClusterId> {
+        self.entries().values().find(|e| e.record.trust_domain == *domain).map(|e| e.record.cluster.clone())
+    }
+
+    /// Whether these two names may become a peer. `Ok(true)`: that very peer is known already.
+    ///
+    /// # Errors
+    /// HNS-4001 the own cluster, HNS-4008 a name that somebody else has.
+    pub fn admissible(&self, id: &ClusterId, domain: &TrustDomain) -> Result<bool, Error> {
+        let object = format!("peer {id}");
+        if *id == self.inner.own {
+            return Err(Error::new(control::JOIN_SELF, object, "it has our own cluster id"));
+        }
+        if domain == self.inner.authority.domain() {
+            let cause = format!("it has our own trust domain {domain}");
+            return Err(Error::new(control::IDENTITY_CLASH, object, cause));
+        }
+        let entries = self.entries();
+        let known = entries.values().find(|e| e.record.cluster == *id || e.record.trust_domain == *domain);
+        match known.map(|e| &e.record) {
+            None => Ok(false),
+            Some(r) if r.cluster == *id && r.trust_domain == *domain => Ok(true),
+            Some(r) => {
+                let cause = format!("peer {} with trust domain {} is known", r.cluster, r.trust_domain);
+                Err(Error::new(control::IDENTITY_CLASH, object, cause))
+            }
+        }
+    }
+
+    /// Adds a peer that joined, or refreshes the addresses of the very same peer.
+    ///
+    /// # Errors
+    /// As [`Roster::admissible`]; HNS-3010 if another bundle is held for it.
+    pub async fn add(&self, record: Record, bundle: Bundle) -> Result<(), Error> {
+        let known = self.admissible(&record.cluster, &record.trust_domain)?;
+        let id = record.cluster.clone();
+        let mut batch = Batch::default();
+        {
+            let mut entries = self.entries();
+            match entries.get_mut(&id).filter(|_| known) {
+                Some(entry) => {
+                    entry.record.gateways.clone_from(&record.gateways);
+                    entry.offer(bundle, &self.inner.authority)?;
+                    batch.put_json(format!("{RECORD}{id}"), &entry.record);
+                }
+                None => {
+                    let bundle = Arc::new(bundle);
+                    self.inner.authority.trust_peer(&bundle);
+                    batch.put_json(format!("{RECORD}{id}"), &record);
+                    entries.insert(id.clone(), Entry::new(record, bundle));
+                }
+            }
+        }
+        self.touch();
+        self.inner.store.commit(batch).await;
+        info!(target: "audit", event = "peer_added", peer = %id);
+        Ok(())
+    }
+
+    /// Removes a peer: its certificates are refused and its connections end at once.
+    ///
+    /// # Errors
+    /// It is not known, or it stands in a `ClusterPeer` object.
+    pub async fn remove(&self, id: &ClusterId) -> Result<(), Error> {
+        let object = format!("peer {id}");
+        let origin = self.entries().get(id).map(|e| e.record.origin);
+        match origin {
+            None => {
+                return Err(Error::new(hansa_core::code::cli::NOT_FOUND, object, "no such peer"));
+            }
+            Some(Origin::Object) => {
+                let cause = "it is declared by a ClusterPeer object; remove that";
+                return Err(Error::new(control::JOIN_KNOWN, object, cause));
+            }
+            Some(Origin::Token) => {}
+        }
+        let batch = self.drop_entry(id);
+        self.inner.store.commit(batch).await;
+        Ok(())
+    }
+
+    fn drop_entry(&self, id: &ClusterId) -> Batch {
+        let mut batch = Batch::default();
+        let Some(entry) = self.entries().remove(id) else { return batch };
+        self.inner.authority.distrust(&entry.record.trust_domain);
+        batch.delete(format!("{RECORD}{id}")).delete(format!("{POSITION}{id}"));
+        for (key, _) in self.inner.store.scan(&format!("{CATALOG}{id}/")) {
+            batch.delete(format!("{CATALOG}{id}/{key}"));
+        }
+        self.touch();
+        info!(target: "audit", event = "peer_removed", peer = %id);
+        batch
+    }
+
+    /// Brings the peers in line with the `ClusterPeer` objects. What cannot be taken is returned.
+    pub async fn sync(&self, specs: &BTreeMap<ClusterId, PeerSpec>, now: Millis) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut batches = vec![self.drop_undeclared(specs)];
+        for (id, spec) in specs {
+            match self.declare(id, spec, now) {
+                Ok(batch) => batches.push(batch),
+                Err(error) => problems.push(Problem {
+                    object: format!("ClusterPeer {id}"),
+                    code: error.code.trim_start_matches("HNS-").parse().unwrap_or(0),
+                    message: error.cause,
+                }),
+            }
+        }
+        for batch in batches {
+            self.inner.store.commit(batch).await;
+        }
+        problems
+    }
+
+    fn drop_undeclared(&self, specs: &BTreeMap<ClusterId, PeerSpec>) -> Batch {
+        let mut gone = Vec::new();
+        let mut relaxed = false;
+        for (id, entry) in &mut *self.entries() {
+            if specs.contains_key(id) {
+                continue;
+            }
+            if entry.record.origin == Origin::Object {
+                gone.push(id.clone());
+            } else if entry.rules(Accept::default(), Transport::default()) {
+                relaxed = true;
+            }
+        }
+        if relaxed {
+            self.touch();
+        }
+        let mut all = Batch::default();
+        for id in gone {
+            all.append(self.drop_entry(&id));
+        }
+        all
+    }
+
+    fn declare(&self, id: &ClusterId, spec: &PeerSpec, now: Millis) -> Result<Batch, Error> {
+        let known = self.admissible(id, &spec.trust_domain)?;
+        let object = || format!("peer {id}");
+        let offered = Bundle::from_json(&spec.trust_domain, spec.bundle.as_bytes());
+        let offered = offered.map_err(|e| Error::new(trust::BUNDLE_REFUSED, object(), e.to_string()))?;
+        let mut batch = Batch::default();
+        let mut changed = !known;
+        {
+            let mut entries = self.entries();
+            if !known {
+                let record = declared(id, spec, now);
+                let offered = Arc::new(offered.clone());
+                self.inner.authority.trust_peer(&offered);
+                entries.insert(id.clone(), Entry::new(record, offered));
+                info!(target: "audit", event = "peer_added", peer = %id);
+            }
+            let Some(entry) = entries.get_mut(id) else { return Ok(batch) };
+            changed |= entry.rules(spec.accept.clone(), spec.transport);
+            let gateways = seeds(&spec.gateways);
+            if entry.record.origin == Origin::Object && entry.record.gateways != gateways {
+                entry.record.gateways = gateways;
+                changed = true;
+            }
+            // The object is bootstrap only: an older bundle in it is no error.
+            if offered.sequence > entry.bundle.sequence {
+                changed |= entry.offer(offered, &self.inner.authority)?;
+            }
+            if changed {
+                batch.put_json(format!("{RECORD}{id}"), &entry.record);
+            }
+        }
+        if changed {
+            self.touch();
+        }
+        Ok(batch)
+    }
+
+    /// The last catalog on disk with its position, to resume the feed from.
+    pub fn resume(&self, id: &ClusterId) -> Option<Saved> {
+        let (epoch, version, digest): (u64, u64, String) =
+            serde_json::from_slice(&self.inner.store.get(&format!("{POSITION}{id}"))?).ok()?;
+        let position = Position { epoch, version, digest: u128::from_str_radix(&digest, 16).ok()? };
+        let rows = self.inner.store.scan(&format!("{CATALOG}{id}/")).into_iter();
+        Some(Saved { position, rows: rows.map(|(key, body)| (key, Bytes::from(body))).collect() })
+    }
+
+    /// What a peer said about following us; that of an older session is ignored.
+    pub fn followed(&self, id: &ClusterId, said: Following) {
+        let news = {
+            let mut entries = self.entries();
+            let Some(entry) = entries.get_mut(id) else { return };
+            if said.session < entry.following.session {
+                return;
+            }
+            let before = std::mem::replace(&mut entry.following, said);
+            before.conflicts != entry.following.conflicts
+        };
+        if news {
+            self.touch();
+        }
+    }
+
+    /// Takes a change of a peer's catalog, and writes it down. Returns the rows refused.
+    pub async fn apply(&self, id: &ClusterId, change: &Applied) -> Vec<Refusal> {
+        let mut batch = Batch::default();
+        let refusals = {
+            let mut entries = self.entries();
+            let Some(entry) = entries.get_mut(id) else { return Vec::new() };
+            entry.take(&change.changed, &change.removed, change.snapshot);
+            if entry.learn(&self.inner.authority) {
+                batch.put_json(format!("{RECORD}{id}"), &entry.record);
+            }
+            entry.rebuild();
+            entry.refused()
+        };
+        self.touch();
+        if change.snapshot {
+            let named: BTreeSet<&str> = change.changed.iter().map(|row| row.0.as_str()).collect();
+            for (key, _) in self.inner.store.scan(&format!("{CATALOG}{id}/")) {
+                if !named.contains(key.as_str()) {
+                    batch.delete(format!("{CATALOG}{id}/{key}"));
+                }
+            }
+        }
+        for key in &change.removed {
+            batch.delete(format!("{CATALOG}{id}/{key}"));
+        }
+        for (key, body) in &change.changed {
+            batch.put(format!("{CATALOG}{id}/{key}"), body.to_vec());
+        }
+        let at = change.position;
+        batch.put_json(format!("{POSITION}{id}"), &(at.epoch, at.version, format!("{:x}", at.digest)));
+        self.inner.store.commit(batch).await;
+        refusals
+    }
+
+    /// Gives a peer the link whose status is shown.
+    pub fn linked(&self, id: &ClusterId, link: watch::Receiver<LinkStatus>) {
+        if let Some(entry) = self.entries().get_mut(id) {
+            entry.link = Some(link);
+        }
+    }
+}
+
+fn declared(id: &ClusterId, spec: &PeerSpec, now: Millis) -> Record {
+    Record {
+        cluster: id.clone(),
+        trust_domain: spec.trust_domain.clone(),
+        locality: Locality::default(),
+        bundle: spec.bundle.as_str().into(),
+        gateways: seeds(&spec.gateways),
+        origin: Origin::Object,
+        added: now,
+    }
+}
+
+/// Gateways known by address only get names of their own until the catalog says theirs.
+fn seeds(addresses: &[String]) -> BTreeMap<NodeId, GatewayInfo> {
+    let named = addresses.iter().enumerate().filter_map(|(index, address)| {
+        let id: NodeId = format!("seed-{index}").parse().ok()?;
+        let (locality, addresses) = (Locality::default(), vec![address.clone()]);
+        Some((id.clone(), GatewayInfo { id, locality, addresses, draining: false }))
+    });
+    named.collect()
+}
