@@ -11,11 +11,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
+
+use crate::tasks::Tasks;
 
 mod writer;
 
@@ -112,7 +115,7 @@ pub fn init(options: &Options) -> Result<Logs, LogError> {
 }
 
 /// A handle and the subscriber to install: `init` does it for the process, tests for a scope.
-fn build(options: &Options) -> Result<(Logs, impl tracing::Subscriber + Send + Sync), LogError> {
+pub(crate) fn build(options: &Options) -> Result<(Logs, impl tracing::Subscriber + Send + Sync), LogError> {
     let setting = Setting { level: options.level.clone(), access: options.access };
     let (filter, handle) = reload::Layer::new(setting.filter()?);
     let terminal = options.output == Output::Stderr && std::io::stderr().is_terminal();
@@ -172,6 +175,21 @@ impl Logs {
     /// Opens the log file anew after it was moved away (SIGHUP).
     pub fn reopen(&self) {
         self.writer.reopen();
+    }
+
+    /// Listens for SIGHUP on a task of `tasks` and opens the log file anew at each.
+    ///
+    /// # Errors
+    /// When the signal handler cannot be installed.
+    pub fn listen_hangup(&self, tasks: &Tasks) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let logs = self.clone();
+        tasks.spawn_until_shutdown("log-reopen", async move {
+            while hangup.recv().await.is_some() {
+                logs.reopen();
+            }
+        });
+        Ok(())
     }
 
     /// Waits until the lines so far are written, at most `limit`. Call before the process exits.

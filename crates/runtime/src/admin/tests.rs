@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::logs;
 use crate::metrics::Families;
 use crate::ready::Ready;
 
@@ -15,9 +16,13 @@ struct Running {
 }
 
 async fn start(ready: &Ready) -> Running {
+    start_with(Pages::new(ready.clone())).await
+}
+
+async fn start_with(pages: Pages) -> Running {
     let mut families = Families::new();
     families.add_process();
-    let pages = Pages::new(ready.clone())
+    let pages = pages
         .metrics(families.finish())
         .snapshot(|| "{\"tunnels\":3}".to_owned())
         .config(|| "{\"id\":\"a\"}".to_owned());
@@ -30,8 +35,15 @@ async fn start(ready: &Ready) -> Running {
 }
 
 async fn ask(addr: SocketAddr, request: &str) -> (u16, String) {
+    send(addr, request, "").await
+}
+
+async fn send(addr: SocketAddr, request: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    let text = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let length = body.len();
+    let text = format!(
+        "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -90,5 +102,29 @@ async fn a_taken_port_is_told_by_its_address() {
     let on = start(&Ready::new()).await;
     let error = Admin::bind(on.addr, None, Pages::new(Ready::new())).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot listen on {}", on.addr)), "{error}");
+    assert!(on.tasks.shutdown(LONG).await);
+}
+
+#[tokio::test]
+async fn the_log_level_is_shown_and_changed_and_nonsense_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = logs::Output::File(dir.path().join("log"));
+    let options = logs::Options { output, ..logs::Options::default() };
+    // The subscriber must live, or there is nothing to reload.
+    let (logs, _subscriber) = logs::build(&options).unwrap();
+    let on = start_with(Pages::new(Ready::new()).logs(logs.clone())).await;
+    let page = "/debug/loglevel";
+    assert!(ask(on.addr, &format!("GET {page}")).await.1.contains("\"level\":\"info\""));
+    assert_eq!(send(on.addr, &format!("PUT {page}"), "debug,quinn=warn\n").await.0, 200);
+    assert_eq!(logs.level(), "debug,quinn=warn");
+    assert_eq!(send(on.addr, &format!("PUT {page}"), "access=off").await.0, 200);
+    assert!(!logs.access());
+    for (body, cause) in
+        [("", "the body must be"), ("a=b=c", "is not a log level"), (&"x".repeat(5_000), "1 KiB")]
+    {
+        let (status, text) = send(on.addr, &format!("PUT {page}"), body).await;
+        assert!(status == 400 && text.contains(cause), "{text}");
+    }
+    assert_eq!(send(on.addr, &format!("PUT {page}"), "warn").await.0, 200);
     assert!(on.tasks.shutdown(LONG).await);
 }
