@@ -30,6 +30,8 @@ fn demo(words: &[String]) -> anyhow::Result<DemoArgs> {
             "--net" => args.net = Some(value()?.parse().map_err(wrong)?),
             "--only" => args.only = value()?.split(',').map(String::from).collect(),
             "--sabotage" => args.sabotage.push(value()?.parse().map_err(wrong)?),
+            "--rack-dials-only" => args.links.rack_dials_only = true,
+            "--ipv6-pair" => args.links.ipv6_pair = true,
             "--keep" => args.keep = true,
             "up" => args.command = DemoCommand::Up,
             "down" => args.command = DemoCommand::Down,

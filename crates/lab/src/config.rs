@@ -39,16 +39,26 @@ pub fn gateway(plan: &Plan, member: MemberId, number: u8, files: Files<'_>) -> S
     let mut text = format!("id: gateway-{number}\n");
     enrolled(&mut text, plan, member, files.home);
     let _ = writeln!(text, "locality: {}/{zone}", member.locality());
-    let advertise = plan.transit(member, number);
-    let listen = if plan.mode.has_namespaces() { Ipv4Addr::UNSPECIFIED } else { advertise };
-    let _ = writeln!(
-        text,
-        "tunnel:\n  listen: [\"{listen}:15443\"]\n  advertise: [\"{advertise}:15443\"]\n  dialOnly: false"
-    );
+    text.push_str(&tunnel(plan, member, number));
     let _ = writeln!(text, "relay:\n  listen: \"{}:15014\"", plan.inside(member, host));
     text.push_str("drain:\n  deadline: 30s\n");
     common(&mut text, plan, (member, host), files.home);
     text
+}
+
+fn tunnel(plan: &Plan, member: MemberId, number: u8) -> String {
+    let v4 = plan.transit(member, number);
+    let (listen, advertise) = if plan.links.ipv6_pair {
+        let v6 = format!("fd00:198:18:{}::{}", member.index(), 10 + number);
+        ("\"0.0.0.0:15443\", \"[::]:15443\"".to_owned(), format!("\"{v4}:15443\", \"[{v6}]:15443\""))
+    } else if plan.mode.has_namespaces() {
+        ("\"0.0.0.0:15443\"".to_owned(), format!("\"{v4}:15443\""))
+    } else {
+        (format!("\"{v4}:15443\""), format!("\"{v4}:15443\""))
+    };
+    let dial_only = plan.links.rack_dials_only && member == MemberId::Rack1;
+    let advertise = if dial_only { String::new() } else { advertise };
+    format!("tunnel:\n  listen: [{listen}]\n  advertise: [{advertise}]\n  dialOnly: {dial_only}\n")
 }
 
 /// The DNS server's configuration.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::lab::{Lab, teardown};
 use crate::process::{self, Proc};
 use crate::report::Report;
-use crate::spec::{LabSpec, NetMode, Sabotage};
+use crate::spec::{LabSpec, Links, NetMode, Sabotage};
 use crate::state::DemoState;
 use crate::{mode, steps};
 
@@ -42,6 +42,8 @@ pub struct DemoArgs {
     pub only: Vec<String>,
     /// The `hansa` binary under judgement; the running program by default.
     pub hansa: Option<PathBuf>,
+    /// What the links between members do not allow.
+    pub links: Links,
     /// Faults built in on purpose, for tests.
     pub sabotage: Vec<Sabotage>,
 }
@@ -129,6 +131,7 @@ fn create(args: &DemoArgs, dir: &Path) -> Result<ExitCode> {
             sabotage: args.sabotage.clone(),
             progress: true,
             seed,
+            links: args.links,
             ..LabSpec::new(dir, &hansa, mode)
         };
         if matches!(args.command, DemoCommand::Up) { verbs::up(spec).await } else { whole(args, spec).await }

@@ -24,4 +24,4 @@ pub mod steps;
 pub mod tools;
 
 pub use lab::{Fault, Lab, Member};
-pub use spec::{LabSpec, MemberId, NetMode, Sabotage};
+pub use spec::{LabSpec, Links, MemberId, NetMode, Sabotage};

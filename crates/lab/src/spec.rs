@@ -74,6 +74,16 @@ impl std::str::FromStr for Sabotage {
     }
 }
 
+/// What the links between members do not allow, in namespaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Links {
+    /// rack-1 can only dial out, as behind a NAT.
+    pub rack_dials_only: bool,
+    /// Between gcp-eu and rack-1 only IPv6 passes.
+    pub ipv6_pair: bool,
+}
+
 /// Everything [`crate::Lab::up`] needs to know.
 #[derive(Debug, Clone)]
 pub struct LabSpec {
@@ -91,6 +101,8 @@ pub struct LabSpec {
     pub progress: bool,
     /// Seed of the load generators.
     pub seed: u64,
+    /// How awkward the links between members are.
+    pub links: Links,
 }
 
 impl LabSpec {
@@ -105,6 +117,7 @@ impl LabSpec {
             sabotage: Vec::new(),
             progress: false,
             seed: 1,
+            links: Links::default(),
         }
     }
 
@@ -238,13 +251,16 @@ pub struct Plan {
     pub tag: String,
     /// Loopback only: which block of 127/8 this lab uses, so that two labs can live side by side.
     pub block: u8,
+    /// What the links do not allow.
+    #[serde(default)]
+    pub links: Links,
 }
 
 impl Plan {
     /// The plan of the lab in `dir`; `block` counts only in loopback mode.
     #[must_use]
     pub fn new(dir: &Path, mode: NetMode, block: u8) -> Self {
-        Self { mode, tag: tag(dir), block }
+        Self { mode, tag: tag(dir), block, links: Links::default() }
     }
 
     fn octet(&self, member: MemberId) -> u8 {

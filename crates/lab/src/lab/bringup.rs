@@ -25,7 +25,10 @@ impl Lab {
     /// What did not come up, with the end of its output. What was started stays, for `down` and for a look.
     pub async fn up(spec: LabSpec) -> Result<Self> {
         let begun = Instant::now();
-        let plan = Plan::new(&spec.dir, spec.mode, free_block(&spec)?);
+        let mut plan = Plan::new(&spec.dir, spec.mode, free_block(&spec)?);
+        if spec.mode.has_namespaces() {
+            plan.links = spec.links;
+        }
         std::fs::create_dir_all(&spec.dir).with_context(|| spec.dir.display().to_string())?;
         let members = spec.members.iter().map(|m| (m.to_string(), describe(&spec, &plan, *m))).collect();
         let state = DemoState {

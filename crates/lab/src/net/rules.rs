@@ -40,6 +40,15 @@ pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
             let _ = writeln!(text, "  {family} daddr @cut{n}{set} counter name cut{n} drop");
         }
     }
+    if plan.links.rack_dials_only {
+        // What a NAT does: answers pass, strangers do not.
+        text.push_str("  ip daddr 198.18.3.0/24 ct state new counter name refused drop\n");
+        text.push_str("  ip6 daddr fd00:198:18:3::/64 ct state new counter name refused drop\n");
+    }
+    if plan.links.ipv6_pair {
+        text.push_str("  ip saddr 198.18.2.0/24 ip daddr 198.18.3.0/24 counter name refused drop\n");
+        text.push_str("  ip saddr 198.18.3.0/24 ip daddr 198.18.2.0/24 counter name refused drop\n");
+    }
     text.push_str(
         "  meta l4proto @blocked counter name blocked drop\n  \
          udp dport 15443 counter name tunnel_udp accept\n  \

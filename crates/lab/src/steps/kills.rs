@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{Context, SECOND};
 use crate::config::{Port, Sample};
@@ -142,7 +142,7 @@ fn meanwhile(context: &Context<'_>) -> Sample {
 }
 
 /// When the service first served in rack-1.
-async fn serves(context: &Context<'_>, sample: &Sample) -> Result<u64> {
+async fn serves(context: &Context<'_>, sample: &Sample) -> Result<Option<u64>> {
     let (name, port) = (sample.fqdn(), context.lab.plan.http_port());
     let dns = context.lab.plan.dns(MemberId::Rack1);
     context

@@ -111,7 +111,7 @@ async fn content(dns: SocketAddr, port: u16, mut names: Vec<String>, gone: bool)
         if names.is_empty() {
             return Some(clock::now());
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     None
 }
@@ -121,5 +121,8 @@ fn within(took: Option<f64>, limit: f64) -> bool {
 }
 
 fn shown(took: Option<f64>) -> String {
-    took.map_or_else(|| format!("more than {} s", WATCH.as_secs()), |t| format!("{t:.2} s"))
+    took.map_or_else(
+        || format!("more than {} s, or it was so before", WATCH.as_secs()),
+        |t| format!("{t:.2} s"),
+    )
 }
