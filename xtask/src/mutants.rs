@@ -63,6 +63,7 @@ pub fn run(root: &Path, only: Option<&str>) -> anyhow::Result<bool> {
             survived.push(mutant.name.as_str());
         }
     }
+    std::fs::remove_dir_all(&copy)?;
     println!("{} red, {} not", mutants.len() - survived.len(), survived.len());
     Ok(survived.is_empty())
 }

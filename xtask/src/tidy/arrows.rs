@@ -14,20 +14,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hansa-api", &["hansa-core"]),
     ("hansa-proto", &["hansa-core"]),
     ("hansa-identity", &["hansa-core"]),
+    ("hansa-link", &["hansa-core", "hansa-proto", "hansa-identity", "hansa-runtime"]),
     ("hansa-gateway", LAYERS),
     ("hansa-controller", LAYERS),
     ("hansa-dns", LAYERS),
 ];
 
 /// What the three products stand on; never each other.
-const LAYERS: &[&str] =
-    &["hansa-core", "hansa-runtime", "hansa-http3", "hansa-api", "hansa-proto", "hansa-identity"];
+const LAYERS: &[&str] = &[
+    "hansa-core",
+    "hansa-runtime",
+    "hansa-http3",
+    "hansa-api",
+    "hansa-proto",
+    "hansa-identity",
+    "hansa-link",
+];
 
 /// Foreign crates and the crates of ours that may use them, `(dev)` in tests alone. A name that
 /// ends in `*` stands for all that begin so.
 const FENCES: &[(&str, &[&str])] = &[
     ("kube*", &["hansa-api", "hansa-controller", "hansa-cli", "hansa-tests"]),
-    ("quinn*", &["hansa-http3", "hansa-gateway", "hansa-identity (dev)", "hansa-tests", "hansa-bench"]),
+    // Batched UDP sockets alone, without QUIC.
+    ("quinn-udp", &["hansa-gateway", "hansa-dns"]),
+    ("quinn*", &["hansa-http3", "hansa-gateway", "hansa-identity (dev)", "hansa-tests", "quintun"]),
     ("hickory-server", &["hansa-dns"]),
     ("hickory-net", &["hansa-dns", "hansa-lab", "hansa-cli"]),
     ("hickory-proto", &["hansa-dns", "hansa-lab", "hansa-cli", "hansa-tests"]),

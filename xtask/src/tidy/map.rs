@@ -6,6 +6,8 @@ use super::{Finding, Tree};
 const FILE: &str = "ARCHITECTURE.md";
 /// The heading under which the map stands.
 const HEADING: &str = "code map";
+/// Folders of packages outside the workspace, shown as one.
+const LOOSE: &[&str] = &["benches", "fuzz"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let see = |line, what: String| Finding { path: FILE.to_owned(), line, rule: "map", what };
@@ -21,9 +23,12 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         .filter(|(_, path)| !exists(tree, path))
         .map(|(n, path)| see(*n, format!("names {path}, which is not there")))
         .collect();
+    let words: Vec<&str> = section.iter().flat_map(|(_, line)| split(line)).collect();
     for (folder, _) in tree.packages() {
-        if !named.iter().any(|(_, path)| path.trim_end_matches('/') == folder) {
-            found.push(see(section[0].0, format!("does not name the package in {folder}/")));
+        // Tools and fuzz targets are packages of their own; their common folder is enough.
+        let shown = folder.split('/').next().filter(|top| LOOSE.contains(top)).unwrap_or(folder);
+        if !words.iter().any(|word| word.trim_end_matches('/') == shown) {
+            found.push(see(section[0].0, format!("does not name the package in {shown}/")));
         }
     }
     found
@@ -43,14 +48,16 @@ fn section(text: &str) -> Vec<(usize, &str)> {
 
 /// Words that are folders or files by their look: with a slash, or ending in one.
 fn paths(line: &str) -> impl Iterator<Item = &str> {
-    let words = line.split(|c: char| c.is_whitespace() || "`|()[],;:{}*".contains(c));
     let path = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    words.map(|w| w.trim_end_matches('.')).filter(move |w| {
-        w.contains('/')
-            && w.chars().all(path)
-            && !w.starts_with('/')
-            && w.contains(|c: char| c.is_ascii_lowercase())
+    split(line).filter(move |w| {
+        let letters = w.chars().any(|c| c.is_ascii_lowercase());
+        w.contains('/') && !w.starts_with('/') && letters && w.chars().all(path)
     })
+}
+
+fn split(line: &str) -> impl Iterator<Item = &str> {
+    let words = line.split(|c: char| c.is_whitespace() || "`|()[],;:{}*".contains(c));
+    words.map(|word| word.trim_end_matches('.'))
 }
 
 fn exists(tree: &Tree, path: &str) -> bool {
@@ -68,10 +75,14 @@ mod tests {
 
     #[test]
     fn the_map_is_compared_both_ways() {
-        let map =
-            "# A\nsee no/such/place\n## Code map\n- `crates/core/` pure\n- crates/gone: x\n## End\na/b\n";
+        let map = "# A\nsee no/such/place\n## Code map\n- `crates/core/` pure\n- crates/gone: x\n- `benches`\n## End\na/b\n";
         let package = "[package]\n";
-        let files = [(FILE, map), ("crates/core/Cargo.toml", package), ("dns/Cargo.toml", package)];
+        let files = [
+            (FILE, map),
+            ("crates/core/Cargo.toml", package),
+            ("dns/Cargo.toml", package),
+            ("benches/a/Cargo.toml", package),
+        ];
         let found: Vec<_> = check(&tree(&files)).into_iter().map(|f| f.what).collect();
         assert_eq!(found, ["names crates/gone, which is not there", "does not name the package in dns/"]);
         assert_eq!(check(&tree(&[])).len(), 1);
