@@ -54,7 +54,7 @@ fn tunnel(plan: &Plan, member: MemberId, number: u8) -> String {
     } else if plan.mode.has_namespaces() {
         ("\"0.0.0.0:15443\"".to_owned(), format!("\"{v4}:15443\""))
     } else {
-        (format!("\"{v4}:15443\""), format!("\"{v4}:15443\""))
+        (format!("\"{v4}:15443\""), format!("\"{}:15443\"", plan.advertised(member, number)))
     };
     let dial_only = plan.links.rack_dials_only && member == MemberId::Rack1;
     let advertise = if dial_only { String::new() } else { advertise };

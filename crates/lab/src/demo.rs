@@ -223,6 +223,6 @@ fn explain(mode: NetMode) -> &'static str {
     match mode {
         NetMode::Netns => " (network namespaces, as root)",
         NetMode::Userns => " (network namespaces inside a user namespace)",
-        NetMode::Loopback => " (loopback addresses; links cannot be broken)",
+        NetMode::Loopback => " (loopback addresses, forwarders between members)",
     }
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod judge;
 pub mod lab;
+pub mod link;
 pub mod load;
 pub mod loadrun;
 pub mod lookup;

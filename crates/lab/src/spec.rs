@@ -278,13 +278,23 @@ impl Plan {
         }
     }
 
-    /// Where peers reach a gateway.
+    /// Where a gateway listens for its peers.
     #[must_use]
     pub fn transit(&self, member: MemberId, gateway: u8) -> Ipv4Addr {
         if self.mode.has_namespaces() {
             Ipv4Addr::new(198, 18, member.index(), 10 + gateway)
         } else {
             self.inside(member, Host::Gateway(gateway))
+        }
+    }
+
+    /// Where peers are told to reach a gateway: where links are forwarders, in front of it.
+    #[must_use]
+    pub fn advertised(&self, member: MemberId, gateway: u8) -> Ipv4Addr {
+        if self.mode.has_namespaces() {
+            self.transit(member, gateway)
+        } else {
+            Ipv4Addr::new(127, self.octet(member), 0, 20 + gateway)
         }
     }
 

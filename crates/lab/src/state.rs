@@ -73,6 +73,9 @@ pub struct DemoState {
     pub hansa: PathBuf,
     /// In `userns` mode the process that keeps the namespaces alive.
     pub holder: Option<Proc>,
+    /// In `loopback` mode the process that forwards between members.
+    #[serde(default)]
+    pub links: Option<Proc>,
     /// Whether the lab stays up after the command that made it.
     pub kept: bool,
     /// Faults that are in force, by name.
@@ -118,6 +121,7 @@ impl DemoState {
             .values()
             .flat_map(|m| m.processes.values().chain(m.samples.values()))
             .filter_map(|p| p.proc)
+            .chain(self.links)
     }
 }
 

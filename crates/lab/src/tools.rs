@@ -1,4 +1,4 @@
-//! The hidden verbs `hansa lab serve-http|serve-udp|load`: the processes a lab starts beside hansa's own.
+//! The hidden verbs `hansa lab serve-http|serve-udp|load|link`: the processes a lab starts beside hansa's own.
 //! The command line crate parses and calls; each runs until it is stopped.
 
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::link::{self, LinkArgs};
 use crate::load::{self, LoadArgs, Protocol};
 use crate::serve::{self, ServeArgs};
 
@@ -21,6 +22,8 @@ pub enum Tool {
     ServeUdp(ServeArgs),
     /// `load`.
     Load(Box<LoadArgs>),
+    /// `link`.
+    Link(LinkArgs),
 }
 
 /// Runs a tool to its end.
@@ -42,23 +45,25 @@ fn work(tool: Tool) -> Result<()> {
             Tool::ServeHttp(args) => serve::http(args).await,
             Tool::ServeUdp(args) => serve::udp(args).await,
             Tool::Load(args) => load::run(*args).await,
+            Tool::Link(args) => link::run(args).await,
         }
     })
 }
 
-/// Reads `serve-http --listen … --member … --pod … --log …`, `serve-udp …`, or `load …`: a verb and pairs of
+/// Reads `serve-http --listen … --member … --pod … --log …`, `serve-udp …`, `load …`, or `link --dir …`: a verb and pairs of
 /// `--option value`.
 ///
 /// # Errors
 /// What is missing, unknown or cannot be read.
 pub fn parse(args: &[String]) -> Result<Tool> {
-    let (verb, rest) = args.split_first().context("lab: serve-http, serve-udp or load")?;
+    let (verb, rest) = args.split_first().context("lab: serve-http, serve-udp, load or link")?;
     let mut options = Options::read(rest)?;
     let tool = match verb.as_str() {
         "serve-http" => Tool::ServeHttp(serve_args(&mut options)?),
         "serve-udp" => Tool::ServeUdp(serve_args(&mut options)?),
         "load" => Tool::Load(Box::new(load_args(&mut options)?)),
-        other => bail!("lab: unknown verb {other:?}: serve-http, serve-udp or load"),
+        "link" => Tool::Link(LinkArgs { dir: options.must("dir")? }),
+        other => bail!("lab: unknown verb {other:?}: serve-http, serve-udp, load or link"),
     };
     match options.0.keys().next() {
         Some(unknown) => bail!("lab {verb}: unknown option --{unknown}"),

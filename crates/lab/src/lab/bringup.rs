@@ -37,6 +37,7 @@ impl Lab {
             plan: plan.clone(),
             hansa: spec.hansa.clone(),
             holder: crate::mode::holder(),
+            links: None,
             kept: false,
             broken: Vec::new(),
             members,
@@ -46,6 +47,9 @@ impl Lab {
         if lab.mode().has_namespaces() {
             lab.say("network: namespaces, switches, the filter between members");
             net::up(&lab.plan, &lab.spec.members).await?;
+        } else {
+            lab.say("network: loopback addresses, forwarders between members");
+            lab.start_links().await?;
         }
         try_join_all(lab.members().map(|member| bring(&lab, member))).await?;
         Ok(lab)
@@ -203,7 +207,7 @@ fn describe(spec: &LabSpec, plan: &Plan, id: MemberId) -> MemberState {
             admin: Some(plan.admin(id, host).to_string()),
             health: Some(plan.health(id, host).to_string()),
             link: match host {
-                Host::Gateway(n) => Some(format!("{}:15443", plan.transit(id, n))),
+                Host::Gateway(n) => Some(format!("{}:15443", plan.advertised(id, n))),
                 _ => None,
             },
             inside: plan.inside(id, host).to_string(),

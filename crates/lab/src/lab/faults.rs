@@ -5,12 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
 use super::Lab;
 use crate::clock;
-use crate::net::rules;
+use crate::link::{self, Order};
+use crate::net::rules::{self, Count};
+use crate::process::{Launch, Proc};
 use crate::spec::{MemberId, Sabotage};
 
 /// Longest time to see a fault from outside.
@@ -78,13 +80,11 @@ impl Lab {
                 clock::now()
             }
             Fault::Member(id) => {
-                self.need_namespaces(fault)?;
-                rules::cut(&self.plan, *id).await?;
+                self.close(Order::Cut(*id, true)).await?;
                 self.rises(&format!("cut{}", id.index())).await?
             }
             Fault::Udp => {
-                self.need_namespaces(fault)?;
-                rules::block_udp(&self.plan, true).await?;
+                self.close(Order::Udp(true)).await?;
                 self.rises("blocked").await?
             }
         };
@@ -109,8 +109,8 @@ impl Lab {
                     self.member(*id).ready(name, Duration::from_secs(20)).await?;
                 }
             }
-            Fault::Member(id) => rules::uncut(&self.plan, *id).await?,
-            Fault::Udp => rules::block_udp(&self.plan, false).await?,
+            Fault::Member(id) => self.close(Order::Cut(*id, false)).await?,
+            Fault::Udp => self.close(Order::Udp(false)).await?,
         }
         self.note(fault, false)?;
         Ok(clock::now())
@@ -130,20 +130,64 @@ impl Lab {
         Ok(clock::now())
     }
 
-    fn need_namespaces(&self, fault: &Fault) -> Result<()> {
-        if self.mode().has_namespaces() {
-            Ok(())
-        } else {
-            bail!("{fault} needs network namespaces; this demo runs on loopback")
+    /// Closes or opens links.
+    async fn close(&self, order: Order) -> Result<()> {
+        if !self.mode().has_namespaces() {
+            return link::ask(&self.spec.dir, &order).await.map(drop);
         }
+        match order {
+            Order::Cut(id, true) => rules::cut(&self.plan, id).await,
+            Order::Cut(id, false) => rules::uncut(&self.plan, id).await,
+            Order::Udp(on) => rules::block_udp(&self.plan, on).await,
+            Order::Count(_) => Ok(()),
+        }
+    }
+
+    /// What a counter between members has seen: `tunnel_udp`, `tunnel_tcp`, `blocked`, `cut1` to `cut3`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn counter(&self, name: &str) -> Result<Count> {
+        if self.mode().has_namespaces() {
+            return rules::counter(&self.plan, name).await;
+        }
+        let answer = link::ask(&self.spec.dir, &Order::Count(name.into())).await?;
+        let (packets, bytes) = answer.count.with_context(|| format!("no counter {name}"))?;
+        Ok(Count { packets, bytes })
+    }
+
+    /// Starts the forwarders of a lab without namespaces.
+    pub(super) async fn start_links(&self) -> Result<()> {
+        let dir = self.spec.dir.to_string_lossy().into_owned();
+        let proc = Proc::start(&Launch {
+            ns: None,
+            program: self.spec.hansa.clone(),
+            args: ["lab", "link", "--dir", &dir].map(String::from).to_vec(),
+            output: self.spec.dir.join("link.output.log"),
+            mark: self.spec.dir.clone(),
+        })?;
+        let state = {
+            let mut state = self.state();
+            state.links = Some(proc);
+            state.clone()
+        };
+        state.save()?;
+        let end = Instant::now() + CONFIRM;
+        while let Err(e) = self.counter("blocked").await {
+            if Instant::now() >= end || !proc.alive() {
+                return Err(e);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 
     /// Waits for the counter to move, which proves that packets are being dropped.
     async fn rises(&self, counter: &str) -> Result<u64> {
-        let before = rules::counter(&self.plan, counter).await?;
+        let before = self.counter(counter).await?;
         let end = Instant::now() + CONFIRM;
         while Instant::now() < end {
-            if rules::counter(&self.plan, counter).await?.packets > before.packets {
+            if self.counter(counter).await?.packets > before.packets {
                 return Ok(clock::now());
             }
         }

@@ -10,7 +10,6 @@ use crate::clock;
 use crate::judge::Records;
 use crate::lab::Fault;
 use crate::loadrun::{LoadRun, LoadSpec, good_new};
-use crate::net::rules;
 use crate::report::Verdict;
 use crate::spec::MemberId;
 
@@ -151,9 +150,9 @@ pub(super) async fn udp_block(context: &mut Context<'_>) -> Result<Verdict> {
     let quic = transports(context, MemberId::Rack1).await?;
     verdict.check(quic.iter().all(|t| t == "quic"), format!("before: {quic:?}"));
     let at = lab.break_(&Fault::Udp).await?;
-    let passed = rules::counter(&lab.plan, "tunnel_udp").await?;
+    let passed = lab.counter("tunnel_udp").await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let still = rules::counter(&lab.plan, "tunnel_udp").await?;
+    let still = lab.counter("tunnel_udp").await?;
     verdict.check(passed == still, "no UDP passed");
     let after = transports(context, MemberId::Rack1).await?;
     verdict.check(after.iter().all(|t| t == "http2"), format!("then: {after:?}"));
