@@ -94,8 +94,8 @@ async fn quic_handshake(hub: Arc<Hub>, incoming: quinn::Incoming, permit: OwnedS
     let shaken = tokio::time::timeout(deadline, async { incoming.accept()?.await }).await;
     let connection = match shaken {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return refused(&hub, Lane::Quic, from, &error.to_string()),
-        Err(_) => return refused(&hub, Lane::Quic, from, "the handshake took too long"),
+        Ok(Err(error)) => return hub.refused(Lane::Quic, from, &error.to_string()),
+        Err(_) => return hub.refused(Lane::Quic, from, "the handshake took too long"),
     };
     let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let turned = alpn.and_then(|data| data.protocol).as_deref() == Some(ALPN_REV_H3);
@@ -105,7 +105,7 @@ async fn quic_handshake(hub: Arc<Hub>, incoming: quinn::Incoming, permit: OwnedS
         Err(why) => {
             let cut = Cut::Removed(why.clone());
             connection.close(cut.code().quic(), cut.to_string().as_bytes());
-            return refused(&hub, Lane::Quic, from, &why);
+            return hub.refused(Lane::Quic, from, &why);
         }
     };
     hub.metrics.handshake("server", Lane::Quic, "ok");
@@ -141,11 +141,6 @@ fn admit(hub: &Hub, chain: Vec<CertificateDer<'static>>, turned: bool) -> Result
     let peer = peer.ok_or_else(|| format!("{trust_domain} is no peer of ours"))?;
     let cluster = peer.cluster.clone();
     Ok(Facts { peer: PeerId { cluster, trust_domain, gateway }, dialled: false, asks: turned, chain })
-}
-
-fn refused(hub: &Hub, lane: Lane, from: SocketAddr, why: &str) {
-    hub.metrics.handshake("server", lane, "refused");
-    tracing::debug!(%from, transport = lane.as_str(), why, "handshake refused");
 }
 
 /// Accepts TCP tunnels and joining connections until draining.
@@ -188,8 +183,8 @@ async fn tcp_handshake(
     let shaken = tokio::time::timeout(hub.config.timing.handshake, tls(tcp, configs)).await;
     let tls = match shaken {
         Ok(Ok(tls)) => tls,
-        Ok(Err(why)) => return refused(&hub, Lane::Http2, from, &why),
-        Err(_) => return refused(&hub, Lane::Http2, from, "the handshake took too long"),
+        Ok(Err(why)) => return hub.refused(Lane::Http2, from, &why),
+        Err(_) => return hub.refused(Lane::Http2, from, "the handshake took too long"),
     };
     let alpn = tls.get_ref().1.alpn_protocol();
     if alpn == Some(ALPN_JOIN) {
@@ -209,13 +204,13 @@ async fn tcp_handshake(
         .collect();
     let facts = match admit(&hub, chain, turned) {
         Ok(facts) => facts,
-        Err(why) => return refused(&hub, Lane::Http2, from, &why),
+        Err(why) => return hub.refused(Lane::Http2, from, &why),
     };
     let opened = tokio::time::timeout(hub.config.timing.handshake, h2(&hub, tls, facts)).await;
     let (link, run) = match opened {
         Ok(Ok(opened)) => opened,
-        Ok(Err(error)) => return refused(&hub, Lane::Http2, from, &error.to_string()),
-        Err(_) => return refused(&hub, Lane::Http2, from, "no HTTP/2 in time"),
+        Ok(Err(error)) => return hub.refused(Lane::Http2, from, &error.to_string()),
+        Err(_) => return hub.refused(Lane::Http2, from, "no HTTP/2 in time"),
     };
     hub.metrics.handshake("server", Lane::Http2, "ok");
     drop(permit);

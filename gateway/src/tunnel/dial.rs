@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::accept::quic_chain;
+use super::error::plain;
 use super::h2link::{self, Handle, Heard};
 use super::hub::Hub;
 use super::link::{Facts, Link, PeerId, Wire};
@@ -169,7 +170,7 @@ fn explain(hub: &Hub, why: &str) -> DialError {
     let own = hub.identity.keys().id().to_string();
     match why.contains(&format!("{own} may not be")) {
         true => DialError::Ourselves,
-        false => DialError::Refused(why.chars().take(300).flat_map(char::escape_debug).collect()),
+        false => DialError::Refused(plain(why)),
     }
 }
 

@@ -139,15 +139,18 @@ impl Cut {
     /// What the other side says it closed for; its words begin with the message code.
     fn told(code: Code, reason: &str) -> Self {
         let says = |message: Message| reason.starts_with(&message.to_string());
-        // Its words are its own: shortened, and never with control characters in them.
-        let words = || reason.chars().take(160).flat_map(char::escape_debug).collect::<String>();
         match () {
             () if says(gateway::DRAIN_DEADLINE) => Self::Drain,
             () if says(gateway::PEER_REMOVED) => Self::Removed("said by the peer".to_owned()),
             () if says(gateway::LIMIT_REACHED) => Self::Limit("said by the peer".to_owned()),
-            () => Self::Path(format!("closed by the peer: {code} {}", words())),
+            () => Self::Path(format!("closed by the peer: {code} {}", plain(reason))),
         }
     }
+}
+
+/// Words that the other side may have chosen: shortened, and without control characters.
+pub(crate) fn plain(words: &str) -> String {
+    words.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 impl From<http3::ConnectionError> for Cut {
@@ -155,7 +158,7 @@ impl From<http3::ConnectionError> for Cut {
         match error {
             http3::ConnectionError::Violation(violation) => Self::Protocol(violation.to_string()),
             http3::ConnectionError::Closed { code, reason } => Self::told(code, &reason),
-            http3::ConnectionError::Quic(error) => Self::Path(error.to_string()),
+            http3::ConnectionError::Quic(error) => Self::Path(plain(&error.to_string())),
         }
     }
 }
@@ -179,8 +182,8 @@ impl From<h2::Error> for StreamError {
             Some(reason) if error.is_reset() => Self::Reset(from_h2(reason)),
             // An orderly GOAWAY touches only the streams that the peer did not take.
             Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => Self::Rejected,
-            _ if error.is_library() => Self::Lost(Cut::Protocol(error.to_string())),
-            _ => Self::Lost(Cut::Path(error.to_string())),
+            _ if error.is_library() => Self::Lost(Cut::Protocol(plain(&error.to_string()))),
+            _ => Self::Lost(Cut::Path(plain(&error.to_string()))),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! Made by `Tunnels::bind`; held by every other part.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::JoinStream;
 use super::config::Config;
-use super::error::Cut;
-use super::link::{Link, PeerId};
+use super::error::{Cut, plain};
+use super::link::{Link, PeerId, unix_millis};
 use super::metrics::Metrics;
+use super::peer::Lane;
 use super::reach::{self, ReachView};
 use super::registry::Registry;
 use super::request::Request;
@@ -51,6 +54,8 @@ pub(crate) struct Hub {
     pub(crate) draining: CancellationToken,
     /// Peers that a dial to has ended at least once.
     tried: Mutex<BTreeSet<ClusterId>>,
+    /// When a refused handshake was last worth a line in the log.
+    refusal_said: AtomicU64,
 }
 
 /// What [`Hub::new`] is made of besides sockets.
@@ -82,7 +87,21 @@ impl Hub {
             reach: watch::Sender::default(),
             draining: CancellationToken::new(),
             tried: Mutex::default(),
+            refusal_said: AtomicU64::new(0),
         })
+    }
+
+    /// Logs a refused handshake; strangers fill no log, so at most one line a second.
+    pub(crate) fn refused(&self, lane: Lane, from: SocketAddr, why: &str) {
+        self.metrics.handshake("server", lane, "refused");
+        let why = plain(why);
+        let now = unix_millis();
+        if now.saturating_sub(self.refusal_said.load(Ordering::Relaxed)) < 1_000 {
+            tracing::debug!(%from, transport = lane.as_str(), why, "handshake refused");
+            return;
+        }
+        self.refusal_said.store(now, Ordering::Relaxed);
+        tracing::warn!(%from, transport = lane.as_str(), why, "handshake refused");
     }
 
     /// A dial to this peer has ended: from now on, no tunnel means unreachable, not unknown.

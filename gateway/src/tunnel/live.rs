@@ -45,6 +45,7 @@ pub(crate) async fn live(hub: Arc<Hub>, link: Arc<Link>, run: Run) {
     };
     link.set(Condition::Closed);
     hub.registry.remove(link.id);
+    hub.dialled(&peer.cluster);
     hub.metrics.gone(&link);
     let why = link.cut().cloned().unwrap_or(ended);
     tracing::info!(peer = %peer.cluster, gateway = %peer.gateway, transport = link.lane().as_str(),
@@ -68,14 +69,13 @@ async fn watch(hub: &Hub, link: &Arc<Link>) -> std::convert::Infallible {
         if pulse.last() == now {
             link.heard_now();
         }
-        let leaves = link.told_to_leave() || link.age() > hub.config.max_age;
         let next = match health {
             Health::Dead => {
                 link.close(Cut::Path("silent for too long".to_owned()));
                 Condition::Closed
             }
             Health::Suspect => Condition::Suspect,
-            Health::Good if link.facts.asks && leaves => Condition::GoingAway,
+            Health::Good if link.facts.asks && link.told_to_leave() => Condition::GoingAway,
             Health::Good => Condition::Good,
         };
         if link.set(next) {

@@ -10,6 +10,7 @@ use futures::future::{AbortHandle, Abortable, Aborted};
 use futures::stream::{FuturesUnordered, StreamExt};
 use hansa_core::Millis;
 use hansa_core::backoff::Backoff;
+use hansa_core::code::gateway;
 use hansa_core::mesh::{RouteTable, Transport};
 use hansa_core::name::{ClusterId, NodeId};
 use tokio::sync::watch;
@@ -175,6 +176,9 @@ impl Driver {
         let far = self.begun + Duration::from_secs(u64::from(u32::MAX));
         let (seen, conditions) = (self.seen(), self.current.as_ref().map(|link| link.conditions()));
         let trial = self.trial.as_ref().map(|link| link.conditions());
+        let young = |link: &Arc<Link>| self.hub.config.max_age.saturating_sub(link.age());
+        let ages = matches!(self.state, State::Up { .. }) && self.current.is_some();
+        let left = self.current.as_ref().map_or(Duration::MAX, young);
         tokio::select! {
             biased;
             now = turn(conditions, seen) => Some(self.turned(now)),
@@ -194,6 +198,8 @@ impl Driver {
                 // The tunnel in use is replaced by one on a lane that is allowed now.
                 Some(Event::GoingAway)
             }
+            // It goes on taking requests until a younger one is there.
+            () = tokio::time::sleep(left), if ages => Some(Event::GoingAway),
             () = sleep_until(due.unwrap_or(far)) => Some(Event::Tick),
         }
     }
@@ -204,6 +210,7 @@ impl Driver {
             (State::Up { .. }, _) => Condition::Good,
             (_, Some(link)) => match link.condition() {
                 Condition::Suspect => Condition::Suspect,
+                Condition::Good if link.age() >= self.hub.config.max_age => Condition::Good,
                 _ => Condition::GoingAway,
             },
             (_, None) => Condition::Closed,
@@ -300,6 +307,11 @@ impl Driver {
             },
         };
         next.set_trial(false);
+        if next.lane() == Lane::Http2 && self.rules.transport == Transport::Auto {
+            let peer = &next.facts.peer;
+            tracing::warn!(code = %gateway::UDP_BLOCKED, peer = %peer.cluster, gateway = %peer.gateway,
+                "QUIC does not get through; using HTTP/2");
+        }
         if let Some(old) = self.current.replace(next.clone()) {
             old.retire();
             if old.lane() != next.lane() {

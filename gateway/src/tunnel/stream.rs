@@ -214,7 +214,7 @@ impl Drop for SendHalf {
 
 #[derive(Debug)]
 enum Receiver {
-    H3(hansa_http3::RecvStream),
+    H3(Box<hansa_http3::RecvStream>),
     H2 { head: Option<h2::client::ResponseFuture>, body: Option<h2::RecvStream>, stream: Option<Shared> },
 }
 
@@ -227,7 +227,7 @@ pub struct RecvHalf {
 
 impl RecvHalf {
     pub(crate) fn h3(stream: hansa_http3::RecvStream, in_use: Arc<InUse>) -> Self {
-        Self { inner: Receiver::H3(stream), in_use }
+        Self { inner: Receiver::H3(Box::new(stream)), in_use }
     }
 
     pub(crate) fn h2_answer(head: h2::client::ResponseFuture, stream: Shared, in_use: Arc<InUse>) -> Self {

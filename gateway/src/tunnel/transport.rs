@@ -111,6 +111,19 @@ pub(crate) struct Listener {
 
 /// Binds both; port 0 takes a free number that is the same for both.
 pub(crate) fn listen(address: SocketAddr, server: &quinn::ServerConfig) -> Result<Listener, BindError> {
+    // A number that is free for TCP may be taken for UDP: then another one is drawn.
+    let tries = if address.port() == 0 { 16 } else { 1 };
+    let mut bound = bind(address, server);
+    for _ in 1..tries {
+        if bound.is_ok() {
+            break;
+        }
+        bound = bind(address, server);
+    }
+    bound
+}
+
+fn bind(address: SocketAddr, server: &quinn::ServerConfig) -> Result<Listener, BindError> {
     let failed = |address, lane| move |source| BindError::Listen { address, lane, source };
     let tcp = tcp_listener(address).map_err(failed(address, "tcp"))?;
     let address = tcp.local_addr().map_err(failed(address, "tcp"))?;

@@ -1,0 +1,142 @@
+//! Who gets a tunnel, and who loses it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hansa_core::mesh::Transport;
+use hansa_core::reach::Reach;
+use hansa_core::spiffe::{Role, SpiffeId};
+use hansa_gateway::tunnel::{Cut, StreamError};
+use hansa_identity::deny::DenyEntry;
+use hansa_identity::tls::{self, ALPN_H2, ALPN_JOIN, Pin, pinned_client};
+use hansa_identity::verify::RoleKind;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::member::{Domain, LONG, greet};
+use super::requests::pair;
+
+/// What is left of a stream whose peer was removed, and how long that took.
+async fn cut_when(transport: Transport, remove: impl Fn(&Domain, &super::member::Gateway, &Domain)) {
+    let (east, a, west, mut b) = pair(transport).await;
+    b.echo();
+    let mut stream = a.open(&west).await;
+    greet(&mut stream, "hello").await;
+    let begun = Instant::now();
+    remove(&east, &a, &west);
+    let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(matches!(ended, Err(StreamError::Lost(Cut::Removed(_)))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removing_a_peer_cuts_its_live_quic_tunnels_within_a_second() {
+    cut_when(Transport::Quic, |east, a, _| a.know(east, Vec::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removing_a_peer_cuts_its_live_http2_tunnels_within_a_second() {
+    cut_when(Transport::Http2, |east, a, _| a.know(east, Vec::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taking_its_bundle_away_cuts_live_tunnels_within_a_second() {
+    cut_when(Transport::Quic, |_, a, west| {
+        a.tls.trust().update(|snapshot| {
+            snapshot.bundles.remove(&west.trust_domain);
+        });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denying_its_certificate_cuts_live_tunnels_within_a_second() {
+    let (_east, a, west, mut b) = pair(Transport::Quic).await;
+    b.echo();
+    let mut stream = a.open(&west).await;
+    greet(&mut stream, "hello").await;
+    let begun = Instant::now();
+    let print = b.tls.keys().current().leaf().fingerprint;
+    a.tls.trust().update(|snapshot| {
+        snapshot.deny.insert(DenyEntry::Fingerprint(print));
+    });
+    let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(matches!(ended, Err(StreamError::Lost(Cut::Removed(_)))), "{ended:?}");
+    a.until(&west, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_other_side_learns_that_it_was_removed() {
+    let (east, mut a, _west, b) = pair(Transport::Quic).await;
+    a.echo();
+    let mut stream = b.open(&east).await;
+    greet(&mut stream, "hello").await;
+    a.know(&east, Vec::new());
+    let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
+    assert!(matches!(ended, Err(StreamError::Lost(Cut::Removed(_)))), "{ended:?}");
+    b.until(&east, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_gets_no_tunnel() {
+    let (east, west, north) = (Domain::new("east"), Domain::new("west"), Domain::new("north"));
+    let (mut a, n) = (east.gateway("a", &[&west]), north.gateway("n", &[&east]));
+    a.know(&east, vec![west.peer(Transport::Auto, &[])]);
+    n.know(&north, vec![east.peer(Transport::Auto, &[("a", vec![a.address()])])]);
+    n.until(&east, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
+    assert!(n.tunnels.open(&east.cluster, super::member::open()).await.unwrap_err().sent_nothing());
+    assert!(a.incoming.as_mut().unwrap().try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_own_domain_gets_no_tunnel_and_an_address_may_lead_to_ourselves() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let a = east.gateway("a", &[&west]);
+    // The table gives our own address as that of a peer's gateway.
+    a.know(&east, vec![west.peer(Transport::Auto, &[("b", vec![a.address()])])]);
+    a.until(&west, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_role_of_a_peer_gets_no_tunnel() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let a = east.gateway("a", &[&west]);
+    a.know(&east, vec![west.peer(Transport::Auto, &[])]);
+    let server = SpiffeId::of(&east.trust_domain, &Role::Gateway(a.id.clone()));
+    for (role, good) in [
+        (Role::Controller, false),
+        (Role::Dns("d".parse().unwrap()), false),
+        (Role::Gateway("g".parse().unwrap()), true),
+    ] {
+        let client = west.tls(&role, &[&east]).client_to(server.clone(), &[ALPN_H2]);
+        let connector = TlsConnector::from(Arc::new(client));
+        let tcp = TcpStream::connect(a.address()).await.unwrap();
+        let mut stream = connector.connect(tls::server_name(), tcp).await.unwrap();
+        // The client's handshake ends before the server has judged it.
+        let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        let mut byte = [0];
+        let answered = tokio::time::timeout(LONG, stream.read(&mut byte)).await.unwrap();
+        assert_eq!(matches!(answered, Ok(1)), good, "{role:?}: {answered:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joining_stream_is_handed_over() {
+    let east = Domain::new("east");
+    let mut a = east.gateway("a", &[]);
+    let client = pinned_client(Pin::Bundle(east.ca.bundle()), &[RoleKind::Gateway], &[ALPN_JOIN]);
+    let connector = TlsConnector::from(Arc::new(client));
+    let tcp = TcpStream::connect(a.address()).await.unwrap();
+    let mut ours = connector.connect(tls::server_name(), tcp).await.unwrap();
+    let mut theirs = tokio::time::timeout(LONG, a.joins.recv()).await.unwrap().unwrap();
+    assert_eq!(theirs.from, ours.get_ref().0.local_addr().unwrap());
+    ours.write_all(b"ping").await.unwrap();
+    let mut four = [0; 4];
+    theirs.stream.read_exact(&mut four).await.unwrap();
+    assert_eq!(&four, b"ping");
+    theirs.stream.write_all(b"pong").await.unwrap();
+    ours.read_exact(&mut four).await.unwrap();
+    assert_eq!(&four, b"pong");
+}

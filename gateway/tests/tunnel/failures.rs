@@ -1,0 +1,175 @@
+//! Paths that break, gateways that leave, and the way back.
+
+use std::time::{Duration, Instant};
+
+use hansa_core::mesh::Transport;
+use hansa_core::reach::Reach;
+use hansa_gateway::tunnel::{Config, Cut, Lane, StreamError, Timing};
+
+use super::member::{Domain, Gateway, LONG, greet, loopback, open, said};
+use super::relay::Relay;
+
+/// East has one gateway, west has two, both reached through paths of their own.
+struct Three {
+    west: Domain,
+    a: Gateway,
+    b: Gateway,
+    _c: Gateway,
+    to_b: Relay,
+    _east: Domain,
+}
+
+async fn three(transport: Transport) -> Three {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let timing = Timing {
+        quic_probe: Duration::from_millis(300),
+        quic_trial: Duration::from_millis(300),
+        ..Timing::default()
+    };
+    let a = east.gateway_with("a", &[&west], Config { listen: loopback(), timing, ..Config::default() });
+    let (mut b, mut c) = (west.gateway("b", &[&east]), west.gateway("c", &[&east]));
+    b.echo();
+    c.echo();
+    for gateway in [&b, &c] {
+        gateway.know(&west, vec![east.peer(transport, &[])]);
+    }
+    let to_b = Relay::new(b.address(), (true, true)).await;
+    let gateways = [("b", vec![to_b.address]), ("c", vec![c.address()])];
+    a.know(&east, vec![west.peer(transport, &gateways)]);
+    a.connected(&west, "b", 1).await;
+    a.connected(&west, "c", 1).await;
+    Three { west, a, b, _c: c, to_b, _east: east }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_path_is_left_at_once_and_its_streams_end_with_a_code() {
+    let Three { west, a, to_b, .. } = &three(Transport::Quic).await;
+    let mut stream = a.open_via(west, "b").await;
+    greet(&mut stream, "hello").await;
+    let begun = Instant::now();
+    to_b.swallow_udp();
+    a.connected(west, "b", 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "suspect after {:?}", begun.elapsed());
+    for _ in 0..8 {
+        let mut other = a.open(west).await;
+        assert_eq!(other.gateway.as_str(), "c");
+        greet(&mut other, "still here").await;
+    }
+    let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "ended after {:?}", begun.elapsed());
+    assert!(matches!(ended, Err(StreamError::Lost(Cut::Path(_)))), "{ended:?}");
+    to_b.pass_udp();
+    a.connected(west, "b", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocked_udp_moves_a_tunnel_to_tcp_and_back() {
+    let Three { west, a, to_b, .. } = &three(Transport::Auto).await;
+    assert_eq!(a.open_via(west, "b").await.transport, Lane::Quic);
+    to_b.swallow_udp();
+    a.connected(west, "b", 0).await;
+    a.connected(west, "b", 1).await;
+    let mut stream = a.open_via(west, "b").await;
+    assert_eq!(stream.transport, Lane::Http2);
+    greet(&mut stream, "over TCP").await;
+    to_b.pass_udp();
+    // The tunnel comes back by itself; what began on TCP goes on there.
+    let begun = Instant::now();
+    loop {
+        let next = a.open_via(west, "b").await;
+        if next.transport == Lane::Quic {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "still on TCP");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    said(&mut stream, "still on TCP").await;
+}
+
+async fn drained(transport: Transport) {
+    let Three { west, a, b, .. } = &three(transport).await;
+    let mut stream = a.open_via(west, "b").await;
+    greet(&mut stream, "hello").await;
+    let tunnels = b.tunnels.clone();
+    let draining = tokio::spawn(async move { tunnels.drain(LONG).await });
+    a.connected(west, "b", 0).await;
+    for _ in 0..8 {
+        let mut other = a.open(west).await;
+        assert_eq!(other.gateway.as_str(), "c");
+        greet(&mut other, "elsewhere").await;
+    }
+    said(&mut stream, "the running one goes on").await;
+    assert!(!draining.is_finished());
+    stream.send.finish().await.unwrap();
+    assert_eq!(stream.recv.data().await.unwrap(), None);
+    drop(stream);
+    assert!(tokio::time::timeout(LONG, draining).await.unwrap().unwrap());
+    assert!(a.open(west).await.gateway.as_str() == "c");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_gateway_gets_nothing_new_and_finishes_what_runs_over_quic() {
+    drained(Transport::Quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_gateway_gets_nothing_new_and_finishes_what_runs_over_http2() {
+    drained(Transport::Http2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drain_deadline_is_the_reason_given() {
+    let Three { west, a, b, .. } = &three(Transport::Quic).await;
+    let mut stream = a.open_via(west, "b").await;
+    greet(&mut stream, "hello").await;
+    assert!(!b.tunnels.drain(Duration::from_millis(100)).await);
+    let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
+    assert!(matches!(ended, Err(StreamError::Lost(Cut::Drain))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_comes_back_is_found_again() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let (a, b) = (east.gateway("a", &[&west]), west.gateway("b", &[&east]));
+    let address = b.address();
+    b.know(&west, vec![east.peer(Transport::Auto, &[])]);
+    a.know(&east, vec![west.peer(Transport::Auto, &[("b", vec![address])])]);
+    a.connected(&west, "b", 1).await;
+    b.cancel.cancel();
+    a.until(&west, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
+    let error = a.tunnels.open(&west.cluster, open()).await.unwrap_err();
+    assert!(error.sent_nothing());
+    // Its sockets close with the last of its tasks.
+    drop(b);
+    let config = Config { listen: vec![address], ..Config::default() };
+    let mut again = loop {
+        let free = std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok();
+        if free {
+            break west.gateway_with("b", &[&east], config);
+        }
+        tokio::task::yield_now().await;
+    };
+    again.echo();
+    again.know(&west, vec![east.peer(Transport::Auto, &[])]);
+    a.connected(&west, "b", 1).await;
+    greet(&mut a.open(&west).await, "back").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_tunnel_is_replaced_without_a_gap() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let age = Duration::from_millis(200);
+    let config = Config { listen: loopback(), max_age: age, ..Config::default() };
+    let (a, mut b) = (east.gateway_with("a", &[&west], config), west.gateway("b", &[&east]));
+    b.echo();
+    b.know(&west, vec![east.peer(Transport::Quic, &[])]);
+    a.know(&east, vec![west.peer(Transport::Quic, &[("b", vec![b.address()])])]);
+    a.connected(&west, "b", 1).await;
+    let mut old = a.open(&west).await;
+    greet(&mut old, "hello").await;
+    let begun = Instant::now();
+    while begun.elapsed() < 8 * age {
+        greet(&mut a.open(&west).await, "never refused").await;
+    }
+    said(&mut old, "and the old one goes on").await;
+}
