@@ -44,12 +44,12 @@ pub struct Config {
     /// default: the listen addresses.
     #[serde(default)]
     pub advertise: Vec<String>,
-    /// Metrics, snapshot and probes.
-    #[serde(default = "default_admin")]
-    pub admin: SocketAddr,
-    /// Probes alone, for health checkers.
+    /// The admin endpoint: metrics, snapshot and probes.
     #[serde(default)]
-    pub health: Option<SocketAddr>,
+    pub admin: Admin,
+    /// The health endpoint: probes alone.
+    #[serde(default)]
+    pub health: Health,
     /// Virtual addresses of imported services.
     #[serde(default)]
     pub vip: Vip,
@@ -135,6 +135,34 @@ impl Default for CaConfig {
     }
 }
 
+/// The admin endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 15_020)) }
+    }
+}
+
+/// The health endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Health {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 15_021)) }
+    }
+}
+
 /// Logs.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -155,10 +183,6 @@ impl Default for Log {
 
 fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([0; 16], DEFAULT_PORT))]
-}
-
-fn default_admin() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 15020))
 }
 
 fn default_gateway_bits() -> u8 {
@@ -192,6 +216,11 @@ pub struct Inconsistent {
 }
 
 impl Config {
+    /// The configuration as JSON, for `/debug/config`. It holds no secret.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
+    }
+
     /// The trust domain in force.
     pub fn trust_domain(&self) -> TrustDomain {
         match &self.trust_domain {

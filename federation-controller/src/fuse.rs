@@ -19,6 +19,7 @@ use hansa_core::mesh::{Failback, Mesh, Peer, RouteTable, Sibling};
 use hansa_core::name::{ClusterId, NodeId, ServiceName};
 use hansa_core::zone::Zone;
 use hansa_proto::convert;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,21 @@ pub struct View {
     pub bundle_at: (u64, BTreeMap<ClusterId, u64>),
 }
 
+impl View {
+    /// For `/debug/snapshot`.
+    pub fn to_json(&self) -> String {
+        let value = serde_json::json!({
+            "catalog": *self.catalog,
+            "routes": *self.routes,
+            "zone": *self.zone,
+            "imports": self.mesh.imports.values().collect::<Vec<_>>(),
+            "exhausted": self.exhausted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "problems": self.problems,
+        });
+        value.to_string()
+    }
+}
+
 /// A name that is out of DNS while its listeners still stand.
 #[derive(Debug, Clone, Copy)]
 struct Withdrawal {
@@ -98,6 +114,8 @@ pub struct Parts {
     pub store: Store,
     /// Virtual addresses.
     pub vips: Vips,
+    /// Counts manifest objects that were refused.
+    pub rejected: Counter,
 }
 
 /// The state between runs.
@@ -250,6 +268,11 @@ impl Fuse {
             }
             let next = "hansa peer list; mend the ClusterPeer object".to_owned();
             self.problems.push(Error { code, object: problem.object, cause: problem.message, next });
+        }
+        if new {
+            let known = self.declared.as_ref().map(|own| own.problems.as_slice()).unwrap_or_default();
+            let fresh = own.problems.iter().filter(|problem| !known.contains(problem)).count();
+            self.parts.rejected.inc_by(fresh as u64);
         }
         self.declared = Some(Arc::clone(own));
     }

@@ -33,3 +33,16 @@ pub mod relay;
 pub mod peers;
 
 pub mod join;
+
+pub mod plan;
+
+pub mod status;
+
+pub mod control;
+
+pub mod metrics;
+
+pub mod controller;
+
+pub use config::Config;
+pub use controller::{Controller, Process, StartError};
