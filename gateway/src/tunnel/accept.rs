@@ -111,7 +111,9 @@ async fn quic_handshake(hub: Arc<Hub>, incoming: quinn::Incoming, permit: OwnedS
     hub.metrics.handshake("server", Lane::Quic, "ok");
     drop(permit);
     let (link, run) = h3(&hub, connection, facts);
-    live(hub, link, run).await;
+    if live::enter(&hub, &link) {
+        live(hub, link, run).await;
+    }
 }
 
 /// The certificates of the other side.
@@ -214,7 +216,9 @@ async fn tcp_handshake(
     };
     hub.metrics.handshake("server", Lane::Http2, "ok");
     drop(permit);
-    live(hub, link, run).await;
+    if live::enter(&hub, &link) {
+        live(hub, link, run).await;
+    }
 }
 
 /// TLS with the configuration that the client's ALPN asks for.

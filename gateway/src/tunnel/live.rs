@@ -28,15 +28,21 @@ pub(crate) type Run = Pin<Box<dyn Future<Output = Cut> + Send>>;
 /// How often a tunnel is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs a tunnel from its registration to its end.
+/// Registers a tunnel: from here on it is given requests. False where its peer has too many.
+pub(crate) fn enter(hub: &Hub, link: &Arc<Link>) -> bool {
+    let entered = hub.registry.add(link, hub.config.limits.tunnels_per_peer);
+    if entered {
+        hub.metrics.born(link);
+    } else {
+        tracing::warn!(peer = %link.facts.peer.cluster, "too many tunnels from one peer");
+        link.close(Cut::Limit("too many tunnels".to_owned()));
+    }
+    entered
+}
+
+/// Runs a tunnel that has entered, to its end.
 pub(crate) async fn live(hub: Arc<Hub>, link: Arc<Link>, run: Run) {
     let peer = &link.facts.peer;
-    if !hub.registry.add(&link, hub.config.limits.tunnels_per_peer) {
-        tracing::warn!(peer = %peer.cluster, "too many tunnels from one peer");
-        link.close(Cut::Limit("too many tunnels".to_owned()));
-        return;
-    }
-    hub.metrics.born(&link);
     tracing::info!(peer = %peer.cluster, gateway = %peer.gateway, transport = link.lane().as_str(),
         dialled = link.facts.dialled, asks = link.facts.asks, "tunnel up");
     let ended = tokio::select! {

@@ -21,7 +21,7 @@ use super::dial::{self, DialError, Fresh, Target};
 use super::error::Cut;
 use super::hub::Hub;
 use super::link::{Condition, Link, PeerId};
-use super::live::live;
+use super::live::{self, live};
 use super::peer::{Action, Event, Lane, Now, Rules, State, step};
 
 /// Which wanted tunnel: peer, its gateway, number, and whether they ask.
@@ -288,6 +288,8 @@ impl Driver {
     fn start(&mut self, trial: bool) -> Option<Arc<Link>> {
         let Fresh { link, run } = self.fresh.take()?;
         link.set_trial(trial);
+        // Before the one it replaces is retired: there is never a moment without either.
+        live::enter(&self.hub, &link);
         self.hub.tasks.spawn_until_shutdown("tunnel", live(self.hub.clone(), link.clone(), run));
         Some(link)
     }

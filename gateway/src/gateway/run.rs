@@ -1,0 +1,154 @@
+//! Runs a bound gateway and takes it away in order: withdrawn, still accepting, finishing, closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_core::mesh::RouteTable;
+use hansa_identity::tls::Tls;
+use hansa_proto::convert::report::NodeInfo;
+use hansa_proto::feed::Handle;
+use hansa_runtime::ready::Condition;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Feed, Gateway, Process, counted};
+use crate::config::Config;
+use crate::listen::Bound;
+use crate::plane::Plane;
+use crate::table::{Current, adopt_trust};
+use crate::{follow, inbound, reach, report, sibling};
+
+/// How long peers get to act on the withdrawal before GOAWAY.
+const TELL: Duration = Duration::from_secs(2);
+/// How long the last words of ended connections may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// Runs until the drain of the process has ended, or until a part without which it is useless
+    /// failed; then the cause is returned.
+    ///
+    /// # Errors
+    /// The failed part and its cause.
+    pub async fn run(self) -> Result<(), String> {
+        let Self {
+            config,
+            process,
+            plane,
+            admin,
+            incoming,
+            joins,
+            relay,
+            feed,
+            listeners,
+            bound,
+            tables,
+            tls,
+        } = self;
+        let Process { tasks, drain, ready, .. } = process;
+        let served = ready.condition("listeners");
+        let (end, stop) = (tasks.token(), CancellationToken::new());
+        tasks.spawn_critical("admin", admin.run(tasks.clone(), end.clone()));
+        let (tunnels, cancel) = (plane.tunnels.clone(), end.clone());
+        tasks.spawn("tunnels", async move { tunnels.run(cancel).await });
+        tasks.spawn_until_shutdown("inbound", inbound::run(plane.clone(), incoming));
+        tasks.spawn_until_shutdown("joins", inbound::joins(plane.clone(), joins));
+        let probing = reach::prober::run(plane.clone(), plane.tunnels.reach(), end.clone());
+        tasks.spawn_until_shutdown("prober", probing);
+        let parts = sibling::Parts { tls: tls.clone(), config: config.clone(), relay };
+        let standing = sibling::begin(&plane, parts);
+        tasks.spawn("listeners", listeners.run(tables, standing.owners.clone(), stop.clone()));
+        tasks.spawn_until_shutdown("readiness", readiness(bound.clone(), served));
+        let handle = match feed {
+            Feed::Controller { link, tables } => {
+                let feed = follow::begin(&plane, &link, &tables);
+                let handle = feed.handle.clone();
+                let about = report::About { node: node(&config), ready: ready.clone() };
+                let held = standing.held.clone();
+                let reports = report::run(plane.clone(), about, handle.clone(), bound, held);
+                tasks.spawn_until_shutdown("report", reports);
+                let following = follow::run(plane.clone(), link, tables, feed, end.clone());
+                tasks.spawn_critical("feed", following);
+                Some(handle)
+            }
+            Feed::Fixed { table, current } => {
+                tasks.spawn_until_shutdown("table", fixed(plane.clone(), tls, table, current));
+                None
+            }
+        };
+        let begun = drain.begun();
+        tokio::select! {
+            () = begun.cancelled() => {}
+            failure = tasks.failed() => {
+                drain.close_now(failure.to_string());
+                tasks.shutdown(LAST_WORDS).await;
+                return Err(failure.to_string());
+            }
+        }
+        go(&config, &plane, handle.as_ref(), &stop).await;
+        tasks.shutdown(LAST_WORDS * 3).await;
+        Ok(())
+    }
+}
+
+/// The order of going away. With the controller gone nobody can be told, so nobody is waited for.
+async fn go(config: &Config, plane: &Arc<Plane>, handle: Option<&Handle>, stop: &CancellationToken) {
+    let connected = handle.is_some_and(|handle| handle.status().borrow().connected);
+    let accept = if connected { config.drain.accept.get() } else { Duration::ZERO };
+    let deadline = config.drain.deadline.get();
+    tracing::info!(connected, ?accept, ?deadline, streams = plane.drain.held(), "draining");
+    let tell = TELL.min(accept);
+    tokio::time::sleep(tell).await;
+    let (tunnels, limit) = (plane.tunnels.clone(), accept.saturating_sub(tell) + deadline);
+    plane.tasks.spawn_until_shutdown("goaway", async move {
+        tunnels.drain(limit).await;
+    });
+    tokio::time::sleep(accept.saturating_sub(tell)).await;
+    stop.cancel();
+    let clean = plane.drain.finish(deadline).await;
+    if !clean {
+        // What the closing phase ends writes its record.
+        plane.drain.finish(LAST_WORDS).await;
+    }
+    tracing::info!(clean, "drained");
+}
+
+async fn readiness(mut bound: watch::Receiver<Bound>, served: Condition) {
+    loop {
+        let version = bound.borrow_and_update().version;
+        match version {
+            0 => served.unset("no table is bound yet"),
+            _ => served.set(),
+        }
+        if bound.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn node(config: &Config) -> NodeInfo {
+    NodeInfo {
+        relay: config.relay.listen,
+        addresses: if config.tunnel.dial_only { Vec::new() } else { config.tunnel.advertise.clone() },
+        dial_only: config.tunnel.dial_only,
+        ..NodeInfo::default()
+    }
+}
+
+/// Counts the versions of a table that is given.
+async fn fixed(
+    plane: Arc<Plane>,
+    tls: Tls,
+    mut table: watch::Receiver<Arc<RouteTable>>,
+    current: watch::Sender<Current>,
+) {
+    let mut version = 1;
+    while table.changed().await.is_ok() {
+        let next = table.borrow_and_update().clone();
+        adopt_trust(tls.trust(), &next);
+        plane.tracks.adopt(&next);
+        version += 1;
+        current.send_replace(Current { table: next, position: Some(counted(version)) });
+    }
+    // Whoever gave it may be gone; it stays in force.
+    std::future::pending::<()>().await;
+}

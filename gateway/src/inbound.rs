@@ -1,0 +1,245 @@
+//! A peer's request: judged, dialled, answered, spliced.
+//!
+//! Called with every request the tunnels bring. It reaches endpoints of the own cluster and the
+//! own controller, nothing else: a loop cannot be expressed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_core::catalog::{LocalService, Protocol};
+use hansa_core::mesh::RouteTable;
+use hansa_core::name::Target;
+use hansa_core::policy;
+use hansa_core::spiffe::SpiffeId;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::dial::DialError;
+use crate::metrics::Flow;
+use crate::outcome::{Outcome, Refusal};
+use crate::plane::{Plane, Record};
+use crate::splice::{self, Moved, TcpSink, TcpSource};
+use crate::tunnel::{RecvHalf, Request, Responder, SendHalf};
+
+/// The authority that leads to the controller of the cluster asked.
+pub(crate) const CONTROLLER: &str = "controller.hansa.internal:443";
+/// Marks a probe: the endpoint is dialled and the connection closed without a byte.
+pub(crate) const PROBE: HeaderName = HeaderName::from_static("hansa-probe");
+/// The calling workload, believed only within the trust domain of the gateway that says it.
+const CALLER: &str = "hansa-caller";
+
+/// Serves requests until the tunnels bring no more.
+pub(crate) async fn run(plane: Arc<Plane>, mut incoming: mpsc::Receiver<Request>) {
+    while let Some(request) = incoming.recv().await {
+        let each = plane.clone();
+        plane.tasks.spawn("inbound", serve(each, request));
+    }
+}
+
+async fn serve(plane: Arc<Plane>, request: Request) {
+    // A controller's link is as long as its life: the drain does not wait for it.
+    let _hold = (request.authority != CONTROLLER).then(|| plane.drain.hold());
+    let peer = request.peer.clone();
+    let client = format!("{}/{}", peer.cluster, peer.gateway);
+    let mut record = Record::new("inbound", shown(&request.authority), client);
+    record.peer = peer.cluster.to_string();
+    record.detail = caller(&request);
+    let outcome = match request.protocol.as_deref() {
+        _ if request.authority == CONTROLLER => controller(&plane, request, &mut record).await,
+        None => tcp(&plane, request, &mut record).await,
+        Some(_) => {
+            let refusal = Refusal::bad_request("this :protocol is not supported".to_owned());
+            refuse(&plane, request.responder, &refusal, &mut record).await
+        }
+    };
+    record.finish(&plane.metrics, outcome);
+}
+
+/// The workload a peer's gateway speaks for: only ever one of its own trust domain.
+fn caller(request: &Request) -> String {
+    let Some(Ok(text)) = request.headers.get(CALLER).map(HeaderValue::to_str) else {
+        return String::new();
+    };
+    match text.parse::<SpiffeId>() {
+        Ok(id) if *id.trust_domain() == request.peer.trust_domain => format!("caller {id}"),
+        _ => "a caller of another trust domain was claimed and ignored".to_owned(),
+    }
+}
+
+fn shown(authority: &str) -> String {
+    authority.chars().take(260).flat_map(char::escape_debug).collect()
+}
+
+/// Answers a refusal and counts it.
+pub(crate) async fn refuse(
+    plane: &Plane,
+    responder: Responder,
+    refusal: &Refusal,
+    record: &mut Record,
+) -> Outcome {
+    record.detail.clone_from(&refusal.details);
+    let mut headers = HeaderMap::new();
+    let proxy = format!("{}-{}", plane.table.borrow().cluster, plane.id).replace('.', "-");
+    if let Ok(value) = HeaderValue::from_str(&refusal.proxy_status(&proxy)) {
+        headers.insert("proxy-status", value);
+    }
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    // Whoever asked may be gone; the outcome is the same.
+    let _ = tokio::time::timeout(Duration::from_secs(1), responder.refuse(status, headers)).await;
+    refusal.outcome
+}
+
+/// What a request asks for, once it was found to be allowed.
+pub(crate) struct Admitted<'a> {
+    /// The target.
+    pub(crate) target: Target,
+    /// Our side of the service.
+    pub(crate) local: &'a LocalService,
+}
+
+/// Whether the peer may have what it asks for.
+pub(crate) fn admit<'a>(
+    table: &'a RouteTable,
+    request: &Request,
+    protocol: Protocol,
+) -> Result<Admitted<'a>, Refusal> {
+    let target: Target =
+        request.authority.parse().map_err(|e| Refusal::bad_request(format!("authority: {e}")))?;
+    let row = table.services.get(&target.service);
+    let Some((row, local)) = row.and_then(|row| Some((row, row.local.as_ref()?))) else {
+        return Err(Refusal::not_exported(format!("{} is not exported here", target.service)));
+    };
+    if !policy::may_see(local, &request.peer.cluster) {
+        return Err(Refusal::denied(format!(
+            "rule hansa.dev/export-to of {} does not name {}",
+            target.service, request.peer.cluster
+        )));
+    }
+    if let Some((host, cluster)) = &target.host {
+        let known =
+            *cluster == table.cluster && local.endpoints.iter().any(|e| e.hostname.as_ref() == Some(host));
+        if !known {
+            return Err(Refusal::not_exported(format!("host {host} of {cluster} is not here")));
+        }
+    } else if !row.ports.iter().any(|p| p.port == target.port && p.protocol == protocol) {
+        let port = target.port;
+        return Err(Refusal::not_exported(format!("{} has no port {port}/{protocol}", target.service)));
+    }
+    Ok(Admitted { target, local })
+}
+
+async fn tcp(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
+    let table = plane.table();
+    let admitted = match admit(&table, &request, Protocol::Tcp) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(plane, request.responder, &refusal, record).await,
+    };
+    let Admitted { target, local } = admitted;
+    record.service = target.service.to_string();
+    let host = target.host.as_ref().map(|(host, _)| host);
+    let dialed = match plane.dialer.dial(local, target.port, host).await {
+        Ok(dialed) => dialed,
+        Err(error) => return refuse(plane, request.responder, &failed(&error), record).await,
+    };
+    drop(table);
+    record.endpoint = Some(dialed.endpoint);
+    record.attempts = 1;
+    let probe = request.headers.contains_key(PROBE);
+    let Ok(send) = request.responder.respond(StatusCode::OK, HeaderMap::new()).await else {
+        splice::reset_on_drop(&dialed.stream);
+        return Outcome::PathLost;
+    };
+    if probe {
+        return finish_probe(send).await;
+    }
+    let moved = record.moved.clone();
+    let outcome = join(plane, dialed.stream, send, request.recv, (&record.peer, &moved)).await;
+    drop(dialed.load);
+    outcome
+}
+
+/// The refusal that says why no endpoint was had.
+fn failed(error: &DialError) -> Refusal {
+    match error {
+        DialError::Timeout(_) => Refusal::dial_timeout("no endpoint answered the dial".to_owned()),
+        DialError::None => Refusal::no_endpoint("no ready endpoint".to_owned()),
+        // Addresses of endpoints never leave the cluster.
+        DialError::Refused(..) => Refusal::no_endpoint("every endpoint refused".to_owned()),
+        DialError::Own(_) => Refusal::no_endpoint("the gateway has no room".to_owned()),
+    }
+}
+
+async fn finish_probe(mut send: SendHalf) -> Outcome {
+    let _ = tokio::time::timeout(Duration::from_secs(1), send.finish()).await;
+    Outcome::Probe
+}
+
+async fn join(
+    plane: &Plane,
+    stream: TcpStream,
+    mut send: SendHalf,
+    mut recv: RecvHalf,
+    (peer, moved): (&str, &Moved),
+) -> Outcome {
+    let open = Flow { direction: "inbound", peer: peer.to_owned() };
+    let open = plane.metrics.open.get_or_create(&open).clone();
+    open.inc();
+    let stream = Arc::new(stream);
+    let (mut source, mut sink) = (TcpSource::new(stream.clone()), TcpSink::new(stream));
+    let (client, service) = ((&mut recv, &mut send), (&mut source, &mut sink));
+    let outcome = splice::splice(client, service, moved, &plane.bounds()).await;
+    open.dec();
+    outcome
+}
+
+/// Splices a peer's controller to our own; an inner TLS runs end to end between them.
+async fn controller(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
+    let stream = match dial_controller(plane).await {
+        Ok(stream) => stream,
+        Err(cause) => {
+            let refusal = Refusal::no_endpoint(format!("controller: {cause}"));
+            return refuse(plane, request.responder, &refusal, record).await;
+        }
+    };
+    let Ok(send) = request.responder.respond(StatusCode::OK, HeaderMap::new()).await else {
+        return Outcome::PathLost;
+    };
+    let moved = record.moved.clone();
+    join(plane, stream, send, request.recv, (&record.peer, &moved)).await
+}
+
+/// The first of our controllers that answers.
+pub(crate) async fn dial_controller(plane: &Plane) -> Result<TcpStream, &'static str> {
+    let limit = plane.limits.dial_timeout.get();
+    for address in &plane.controllers {
+        if let Ok(Ok(stream)) = tokio::time::timeout(limit, TcpStream::connect(address.as_str())).await {
+            let _ = stream.set_nodelay(true);
+            return Ok(stream);
+        }
+    }
+    Err("it does not answer")
+}
+
+/// Takes those who want to join to the own controller, as they are.
+pub(crate) async fn joins(plane: Arc<Plane>, mut streams: crate::tunnel::JoinStreams) {
+    while let Some(join) = streams.recv().await {
+        let each = plane.clone();
+        plane.tasks.spawn_until_shutdown("join", async move {
+            let controller = match dial_controller(&each).await {
+                Ok(controller) => Arc::new(controller),
+                Err(cause) => {
+                    tracing::warn!(from = %join.from, cause, "a join found no controller");
+                    return;
+                }
+            };
+            let mut client = splice::IoEnd::new(join.stream);
+            let (mut source, mut sink) = (TcpSource::new(controller.clone()), TcpSink::new(controller));
+            // Joining is one exchange; who stays longer is not joining.
+            let bounds = splice::Bounds { idle: Duration::from_secs(30), ..each.bounds() };
+            let (client, service) = ((&mut client.source, &mut client.sink), (&mut source, &mut sink));
+            let outcome = splice::splice(client, service, &Moved::default(), &bounds).await;
+            tracing::info!(from = %join.from, outcome = outcome.label(), "join");
+        });
+    }
+}

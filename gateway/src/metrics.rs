@@ -1,0 +1,117 @@
+//! The gateway's metric families.
+//!
+//! Updated by outbound, inbound and the reports; read by the admin endpoint. Labels are bounded:
+//! clusters and services of the table, never addresses or paths.
+
+use hansa_runtime::metrics::Families;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// Whose connection, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Ended {
+    /// `outbound` or `inbound`.
+    pub(crate) direction: &'static str,
+    /// The other cluster, or the own one.
+    pub(crate) peer: String,
+    /// `namespace/name`.
+    pub(crate) service: String,
+    /// The outcome's label.
+    pub(crate) outcome: &'static str,
+}
+
+/// Bytes of one direction with one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Flow {
+    /// `outbound` or `inbound`.
+    pub(crate) direction: &'static str,
+    /// The other cluster, or the own one.
+    pub(crate) peer: String,
+}
+
+/// Why a candidate was passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Moved {
+    /// The cluster passed over.
+    pub(crate) peer: String,
+    /// Why.
+    pub(crate) reason: &'static str,
+}
+
+/// Why a datagram was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Dropped {
+    /// Why.
+    pub(crate) reason: &'static str,
+}
+
+/// All families of the data path. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics {
+    pub(crate) connections: Family<Ended, Counter>,
+    pub(crate) open: Family<Flow, Gauge>,
+    pub(crate) sent: Family<Flow, Counter>,
+    pub(crate) received: Family<Flow, Counter>,
+    pub(crate) failovers: Family<Moved, Counter>,
+    pub(crate) panic: Counter,
+    pub(crate) listeners: Gauge,
+    pub(crate) unbound: Gauge,
+    pub(crate) taken_over: Gauge,
+    pub(crate) imports: Gauge,
+    pub(crate) exhausted: Counter,
+    pub(crate) datagrams_dropped: Family<Dropped, Counter>,
+    pub(crate) udp_flows: Gauge,
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub(crate) fn register(&self, families: &mut Families) {
+        families.add(
+            "hansa_tcp_connections_total",
+            "Connections, by how they ended",
+            self.connections.clone(),
+        );
+        families.add("hansa_tcp_connections_open", "Connections that run now", self.open.clone());
+        families.add("hansa_tcp_sent_bytes_total", "Bytes sent towards the service", self.sent.clone());
+        families.add(
+            "hansa_tcp_received_bytes_total",
+            "Bytes received from the service",
+            self.received.clone(),
+        );
+        families.add(
+            "hansa_failovers_total",
+            "Candidates passed over inside a connection",
+            self.failovers.clone(),
+        );
+        families.add("hansa_panic_decisions_total", "Decisions with nothing healthy", self.panic.clone());
+        families.add("hansa_listeners", "Virtual addresses and ports bound", self.listeners.clone());
+        families.add(
+            "hansa_listeners_unbound",
+            "Virtual addresses and ports that cannot be bound",
+            self.unbound.clone(),
+        );
+        families.add("hansa_vip_blocks_taken_over", "Blocks of dead siblings held", self.taken_over.clone());
+        families.add("hansa_imports", "Services in the table", self.imports.clone());
+        families.add(
+            "hansa_accept_exhausted_total",
+            "Accepts refused for lack of descriptors",
+            self.exhausted.clone(),
+        );
+        families.add("hansa_datagrams_dropped_total", "Datagrams dropped", self.datagrams_dropped.clone());
+        families.add("hansa_udp_flows", "UDP flows that run now", self.udp_flows.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_register() {
+        let mut families = Families::new();
+        Metrics::default().register(&mut families);
+        assert!(families.describe().iter().all(|row| row.name.starts_with("hansa_")));
+    }
+}

@@ -1,0 +1,193 @@
+//! The route table: followed from the controller, kept on disk, put in force.
+//!
+//! Wired by the gateway. The last table outlives the controller and the process: it is saved and
+//! loaded at start. Trust follows the table before anyone else sees it. It decides nothing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_core::code::config as codes;
+use hansa_core::mesh::{Failback, RouteTable};
+use hansa_core::name::ClusterId;
+use hansa_core::policy::Refusal;
+use hansa_core::spiffe::TrustDomain;
+use hansa_identity::bundle::Bundle;
+use hansa_identity::deny::DenyList;
+use hansa_identity::verify::{Trust, TrustSnapshot};
+use hansa_proto::convert::Apply as _;
+use hansa_proto::convert::routes::RouteRows;
+use hansa_proto::feed::follow::Applied;
+use hansa_proto::feed::{Position, Saved};
+use hansa_runtime::files;
+use tokio::sync::watch;
+
+/// The file with the last table.
+const FILE: &str = "routes.saved";
+/// The largest file read.
+const MOST_SAVED: u64 = 1 << 30;
+
+/// The table in force and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Current {
+    /// The table.
+    pub(crate) table: Arc<RouteTable>,
+    /// Its position in the feed; none before the first.
+    pub(crate) position: Option<Position>,
+}
+
+/// The table of a gateway that has heard of nothing yet.
+pub(crate) fn empty(cluster: &ClusterId, trust_domain: &TrustDomain) -> RouteTable {
+    RouteTable {
+        cluster: cluster.clone(),
+        trust_domain: trust_domain.clone(),
+        locality: hansa_core::locality::Locality::default(),
+        bundle: "".into(),
+        deny: BTreeSet::new(),
+        failback: Failback::default(),
+        peers: Default::default(),
+        siblings: Default::default(),
+        services: Default::default(),
+    }
+}
+
+/// The one writer of the table.
+pub(crate) struct Tables {
+    rows: RouteRows,
+    saved: Saved,
+    file: PathBuf,
+    trust: Trust,
+    current: watch::Sender<Current>,
+    plain: watch::Sender<Arc<RouteTable>>,
+}
+
+impl Tables {
+    /// Starts with what is on disk, or with nothing.
+    pub(crate) fn load(
+        state: &std::path::Path,
+        cluster: &ClusterId,
+        domain: &TrustDomain,
+        trust: Trust,
+    ) -> Self {
+        let nothing = Arc::new(empty(cluster, domain));
+        let current = watch::Sender::new(Current { table: nothing.clone(), position: None });
+        let file = state.join(FILE);
+        let plain = watch::Sender::new(nothing);
+        let mut tables =
+            Self { rows: RouteRows::default(), saved: Saved::empty(), file, trust, current, plain };
+        if let Some(saved) = tables.read() {
+            let rows: Vec<_> = saved.rows.iter().map(|(key, body)| (key.clone(), body.clone())).collect();
+            tables.rows.apply(&rows, &[], true);
+            let position = saved.position;
+            tables.saved = saved;
+            tables.put_in_force(position);
+            tracing::info!(%position, services = tables.plain.borrow().services.len(), "last table loaded");
+        }
+        tables
+    }
+
+    /// What the feed resumes from.
+    pub(crate) fn resume(&self) -> Option<&Saved> {
+        self.current.borrow().position.map(|_| &self.saved)
+    }
+
+    /// The table with its position.
+    pub(crate) fn current(&self) -> watch::Receiver<Current> {
+        self.current.subscribe()
+    }
+
+    /// The table alone.
+    pub(crate) fn plain(&self) -> watch::Receiver<Arc<RouteTable>> {
+        self.plain.subscribe()
+    }
+
+    /// Takes a change in; returns the rows refused.
+    pub(crate) fn apply(&mut self, change: &Applied) -> Vec<Refusal> {
+        let refused = self.rows.apply(&change.changed, &change.removed, change.snapshot);
+        self.saved.apply(change);
+        self.put_in_force(change.position);
+        refused
+    }
+
+    fn put_in_force(&self, position: Position) {
+        let Some(table) = self.rows.table() else { return };
+        let table = Arc::new(table);
+        adopt_trust(&self.trust, &table);
+        self.plain.send_replace(table.clone());
+        self.current.send_replace(Current { table, position: Some(position) });
+    }
+
+    /// The bytes to write, and where.
+    pub(crate) fn to_disk(&self) -> (PathBuf, Saved) {
+        (self.file.clone(), self.saved.clone())
+    }
+
+    fn read(&self) -> Option<Saved> {
+        let bytes = match files::read_limited(&self.file, MOST_SAVED) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return None,
+            Err(error) => {
+                tracing::warn!(%error, "the last table cannot be read; waiting for the controller");
+                return None;
+            }
+        };
+        match Saved::decode(&bytes) {
+            Ok(saved) => Some(saved),
+            Err(error) => {
+                let aside = files::set_aside(&self.file);
+                let code = codes::STATE_CORRUPT;
+                tracing::warn!(%code, %error, file = ?aside.ok(), next = code.next, "last table set aside");
+                None
+            }
+        }
+    }
+}
+
+/// Writes a saved table; a full disk is told once and the gateway goes on from memory.
+pub(crate) async fn write(file: PathBuf, saved: Saved) -> bool {
+    let written = tokio::task::spawn_blocking(move || {
+        let bytes = saved.encode();
+        files::write_atomic(&file, &bytes, files::SECRET)
+    });
+    match written.await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            let code = codes::STATE_UNWRITABLE;
+            tracing::error!(%code, %error, next = code.next, "the table cannot be saved");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "the table cannot be saved");
+            false
+        }
+    }
+}
+
+/// The least time between two writes of the table.
+pub(crate) const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Puts the bundles and the deny list of a table in force for every handshake from now on.
+pub(crate) fn adopt_trust(trust: &Trust, table: &RouteTable) {
+    let before = trust.current();
+    // The own bundle is judged and kept by the link; the table's serves where none is held.
+    let own = before.bundles.get(&table.trust_domain);
+    let mut bundles: Vec<Bundle> = own.into_iter().map(|kept| Bundle::clone(kept)).collect();
+    let first = own.is_none().then_some((&table.trust_domain, &table.bundle));
+    let peers = table.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
+    for (domain, text) in first.into_iter().chain(peers.filter(|peer| *peer.0 != table.trust_domain)) {
+        match Bundle::from_json(domain, text.as_bytes()) {
+            Ok(bundle) => bundles.push(bundle),
+            Err(error) => {
+                // The controller checked it; keep what is known rather than cut everyone off.
+                tracing::error!(%domain, %error, "bundle in the table cannot be read");
+                bundles.extend(before.bundles.get(domain).map(|kept| Bundle::clone(kept)));
+            }
+        }
+    }
+    let deny: DenyList = table.deny.iter().filter_map(|entry| entry.parse().ok()).collect();
+    let next = TrustSnapshot { bundles: bundles.into_iter().collect(), deny };
+    if *before != next {
+        trust.replace(next);
+    }
+}

@@ -1,0 +1,129 @@
+//! Brings virtual addresses up on this host: a local route for a whole block, and its announcement.
+//!
+//! Called by the keeper of sibling addresses. Loopback blocks need nothing. The route hangs on a
+//! device that vanishes with this process, so that a killed gateway stops answering for its
+//! addresses at once. It never touches a route that it did not make.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hansa_core::code::gateway as codes;
+use hansa_core::name::NodeId;
+use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Manage, Vip};
+use crate::plane::Plane;
+
+mod announce;
+mod route;
+
+/// When an announcement is repeated, after its beginning: neighbours ignore a change that comes
+/// within a second of another one, and the dead may still answer for a moment.
+const REPEATS: [u64; 8] = [0, 60, 150, 300, 600, 1_000, 1_700, 3_000];
+
+/// Blocks that are up, by the gateway they belong to.
+pub(crate) struct Addresses {
+    manage: Manage,
+    device: Option<String>,
+    relay: Option<SocketAddr>,
+    up: BTreeMap<NodeId, Up>,
+}
+
+struct Up {
+    blocks: Vec<IpNet>,
+    /// Why traffic may not arrive.
+    problem: Option<String>,
+    /// Held for its drop.
+    _device: Option<route::Device>,
+    announcing: CancellationToken,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.announcing.cancel();
+    }
+}
+
+impl Addresses {
+    /// Nothing is up yet.
+    pub(crate) fn new(config: &Vip, relay: Option<SocketAddr>) -> Self {
+        let device = (config.device != "auto").then(|| config.device.clone());
+        Self { manage: config.manage, device, relay, up: BTreeMap::new() }
+    }
+
+    /// Brings the blocks of `owner` up, once; `vips` are the addresses that neighbours may know.
+    pub(crate) fn up(
+        &mut self,
+        plane: &Arc<Plane>,
+        owner: &NodeId,
+        blocks: &[IpNet],
+        vips: impl FnOnce() -> Vec<IpAddr>,
+    ) {
+        if self.up.get(owner).is_some_and(|up| up.blocks == blocks) {
+            return;
+        }
+        self.up.remove(owner);
+        let announcing = CancellationToken::new();
+        let outside: Vec<IpNet> = blocks.iter().filter(|b| !b.addr().is_loopback()).copied().collect();
+        let mut up = Up { blocks: blocks.to_vec(), problem: None, _device: None, announcing };
+        if !outside.is_empty() && self.manage == Manage::Auto {
+            match route::Device::new(&outside) {
+                Ok(device) => {
+                    up._device = Some(device);
+                    self.announce(plane, &outside, vips(), up.announcing.clone());
+                }
+                Err(error) => {
+                    let code = codes::VIP_UNBINDABLE;
+                    let problem = format!("{code} block of {owner}: {error}");
+                    tracing::error!(%code, %owner, %error, next = code.next, "block not brought up");
+                    up.problem = Some(problem);
+                }
+            }
+        }
+        self.up.insert(owner.clone(), up);
+    }
+
+    /// Takes the blocks of `owner` down.
+    pub(crate) fn down(&mut self, owner: &NodeId) {
+        self.up.remove(owner);
+    }
+
+    /// Why traffic for `owner` may not arrive here.
+    pub(crate) fn problem(&self, owner: &NodeId) -> Option<&str> {
+        self.up.get(owner)?.problem.as_deref()
+    }
+
+    fn announce(&self, plane: &Arc<Plane>, blocks: &[IpNet], vips: Vec<IpAddr>, stop: CancellationToken) {
+        let vips: Vec<Ipv4Addr> = vips
+            .into_iter()
+            .filter(|vip| blocks.iter().any(|block| block.contains(vip)))
+            .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
+            .collect();
+        let near = self.relay.map(|relay| relay.ip()).into_iter().collect::<Vec<_>>();
+        let announcer = match announce::Announcer::new(self.device.as_deref(), &near) {
+            Ok(announcer) => announcer,
+            Err(error) => {
+                tracing::warn!(%error, "addresses cannot be announced; neighbours learn them by asking");
+                return;
+            }
+        };
+        plane.tasks.spawn_until_shutdown("announce", async move {
+            let begun = tokio::time::Instant::now();
+            for after in REPEATS {
+                let due = tokio::time::sleep_until(begun + Duration::from_millis(after));
+                if stop.run_until_cancelled(due).await.is_none() {
+                    return;
+                }
+                for chunk in vips.chunks(64) {
+                    if let Err(error) = announcer.send(chunk) {
+                        tracing::debug!(%error, "announcement");
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+}
