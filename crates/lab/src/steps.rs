@@ -133,6 +133,8 @@ pub struct Context<'a> {
     pub lab: &'a Lab,
     /// What came back so far, for the step `heal`.
     pub healed: Vec<Healed>,
+    /// Whether the members are joined; without that nothing else can be judged.
+    pub joined: bool,
 }
 
 impl Context<'_> {
@@ -205,22 +207,21 @@ pub fn not_up(mode: &str, seed: u64, only: &[String], why: &str) -> Report {
 
 /// Judges the steps asked for, or all; `up` and `join` always.
 pub async fn judge_all(lab: &Lab, only: &[String]) -> Report {
-    let mut context = Context { lab, healed: Vec::new() };
+    let mut context = Context { lab, healed: Vec::new(), joined: false };
     let mut steps: Vec<StepReport> = Vec::new();
     for step in wanted(only) {
         lab.say(&format!("step {}: {}", step.id, step.promise));
-        let joined = steps.iter().all(|s| s.ok || !matches!(s.id.as_str(), "up" | "join"));
-        let report = if !joined {
-            report_of(step, "not judged: the members are not joined", false, Vec::new())
-        } else {
+        let report = if context.joined || matches!(step.id, "up" | "join") {
             match run(step.id, &mut context).await {
                 Ok(verdict) => report_of(step, &verdict.text(), verdict.kept(), verdict.evidence),
                 Err(e) => report_of(step, &format!("{e:#}"), false, Vec::new()),
             }
+        } else {
+            report_of(step, "not judged: the members are not joined", false, Vec::new())
         };
         lab.say(&format!("     {}: {}", if report.ok { "kept" } else { "BROKEN" }, report.seen));
         steps.push(report);
-        if joined && !lab.spec.has(crate::spec::Sabotage::NoHeal) {
+        if context.joined && !lab.spec.has(crate::spec::Sabotage::NoHeal) {
             context.settle().await;
         }
     }

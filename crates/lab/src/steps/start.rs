@@ -54,6 +54,7 @@ pub(super) async fn join(context: &mut Context<'_>) -> Result<Verdict> {
     let took = lab.begun.elapsed().as_secs_f64();
     verdict.check(took < LIMIT, format!("first answer in rack-1, from {first}, after {took:.2} s"));
     lab.connected(Duration::from_secs(20)).await?;
+    context.joined = true;
     let all = lab.begun.elapsed().as_secs_f64();
     verdict.check(true, format!("every member reaches every other after {all:.2} s"));
     Ok(verdict)
