@@ -158,3 +158,52 @@ pub fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(id: &str, conn: u64, ok: bool, kind: ConnKind) -> Outcome {
+        Outcome {
+            id: id.into(),
+            intended_ns: conn,
+            ended_ns: conn,
+            kind,
+            conn,
+            address: String::new(),
+            member: ok.then(|| "aws-eu".into()),
+            ok,
+            error: (!ok).then(|| "answer: closed".into()),
+            latency_us: 1,
+        }
+    }
+
+    #[test]
+    fn good_means_answered_and_served_exactly_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        std::fs::write(
+            &log,
+            "{\"id\":\"a\",\"at\":1}\n{\"id\":\"b\",\"at\":1}\n{\"id\":\"b\",\"at\":2}\n{\"id\":\"c\"",
+        )
+        .unwrap();
+        let all = ["a", "b", "c"].map(|id| outcome(id, 1, true, ConnKind::New)).to_vec();
+        let records = Records::join(all, &[log]).unwrap();
+        let ok: Vec<bool> = records.outcomes.iter().map(|o| o.ok).collect();
+        assert_eq!(ok, [true, false, false]);
+        assert_eq!(records.repeated(), 1);
+        let tally = records.new_between(0, 9);
+        assert_eq!((tally.all, tally.failed), (3, 2));
+        assert!(tally.only(&["aws-eu"]) && !tally.clean());
+    }
+
+    #[test]
+    fn failures_are_counted_by_connection() {
+        let kept = |id: &str, conn, ok| outcome(id, conn, ok, ConnKind::Kept);
+        let all = vec![kept("a", 1, false), kept("b", 1, false), kept("c", 2, false), kept("d", 0, false)];
+        let records = Records { outcomes: all };
+        assert_eq!(records.most_failures_of_a_connection(), 2);
+        assert_eq!(records.kept_between(2, 3).failed, 1);
+        assert_eq!(records.last_new_failure(0), None);
+    }
+}

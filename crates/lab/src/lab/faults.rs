@@ -204,3 +204,27 @@ impl Lab {
         state.save()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_read_as_it_is_shown() {
+        for (short, long) in [
+            ("endpoint", "endpoint:aws-eu/checkout-1"),
+            ("gateway", "gateway:aws-eu/gateway-1"),
+            ("gateway:rack-1/gateway-2", "gateway:rack-1/gateway-2"),
+            ("controller:gcp-eu", "controller:gcp-eu"),
+            ("dns:rack-1", "dns:rack-1"),
+            ("member:rack-1", "member:rack-1"),
+            ("udp", "udp"),
+        ] {
+            let fault: Fault = short.parse().unwrap();
+            assert_eq!(fault.to_string(), long);
+            assert_eq!(long.parse::<Fault>().unwrap(), fault);
+        }
+        assert!("gateway:mars".parse::<Fault>().is_err());
+        assert!("power".parse::<Fault>().is_err());
+    }
+}
