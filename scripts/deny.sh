@@ -10,6 +10,9 @@ export PATH=$PATH:$cache/tools/bin
 
 if ! command -v cargo-deny >/dev/null; then
     echo "building cargo-deny $version into $cache/tools, once (some minutes)"
+    # It runs for seconds, so it need not be fast, only built fast.
+    export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off
+    export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
     cargo install --locked --quiet --root "$cache/tools" "cargo-deny@$version"
 fi
 
