@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hansa_core::mesh::Transport;
 use hansa_core::reach::Reach;
-use hansa_gateway::tunnel::{Config, Cut, Lane, StreamError, Timing};
+use hansa_gateway::tunnel::{Config, Cut, Lane, Open, Stream, StreamError, Timing};
 
 use super::member::{Domain, Gateway, LONG, greet, loopback, open, said};
 use super::relay::Relay;
@@ -62,27 +62,31 @@ async fn a_silent_path_is_left_at_once_and_its_streams_end_with_a_code() {
     a.connected(west, "b", 1).await;
 }
 
+/// Opens requests at gateway b until one is carried by this lane.
+async fn on(a: &Gateway, west: &Domain, lane: Lane) -> Stream {
+    let begun = Instant::now();
+    let mut reach = a.tunnels.reach();
+    loop {
+        let via = Some("b".parse().unwrap());
+        match a.tunnels.open(&west.cluster, Open { via, ..open() }).await {
+            Ok(stream) if stream.transport == lane => return stream,
+            // Published when tunnels change, and at least whenever something was heard.
+            _ => reach.changed().await.unwrap(),
+        }
+        assert!(begun.elapsed() < LONG, "never on {}", lane.as_str());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocked_udp_moves_a_tunnel_to_tcp_and_back() {
     let Three { west, a, to_b, .. } = &three(Transport::Auto).await;
-    assert_eq!(a.open_via(west, "b").await.transport, Lane::Quic);
+    drop(on(a, west, Lane::Quic).await);
     to_b.swallow_udp();
-    a.connected(west, "b", 0).await;
-    a.connected(west, "b", 1).await;
-    let mut stream = a.open_via(west, "b").await;
-    assert_eq!(stream.transport, Lane::Http2);
+    let mut stream = on(a, west, Lane::Http2).await;
     greet(&mut stream, "over TCP").await;
     to_b.pass_udp();
     // The tunnel comes back by itself; what began on TCP goes on there.
-    let begun = Instant::now();
-    loop {
-        let next = a.open_via(west, "b").await;
-        if next.transport == Lane::Quic {
-            break;
-        }
-        assert!(begun.elapsed() < LONG, "still on TCP");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    drop(on(a, west, Lane::Quic).await);
     said(&mut stream, "still on TCP").await;
 }
 

@@ -38,7 +38,7 @@ async fn both_ways(transport: Transport, lane: Lane) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_go_both_ways_over_quic() {
-    both_ways(Transport::Auto, Lane::Quic).await;
+    both_ways(Transport::Quic, Lane::Quic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
