@@ -10,3 +10,5 @@ pub mod convert;
 pub mod view;
 
 pub mod control;
+
+pub mod fuzzing;

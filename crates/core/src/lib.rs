@@ -29,5 +29,7 @@ pub mod zone;
 
 pub mod backoff;
 
+pub mod fuzzing;
+
 /// Milliseconds since the Unix epoch, or since any fixed start where only differences matter.
 pub type Millis = u64;

@@ -13,6 +13,13 @@ use crate::cert::Leaf;
 use crate::deny::DenyEntry;
 use crate::token::{EnrollToken, InviteToken};
 
+/// A target: its name and what it does with the input.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[FuzzTarget] =
+    &[("bundle", bundle), ("token", token), ("leaf", leaf), ("signing_request", signing_request)];
+
 /// Bundle text; what is read is written and read again to the same value.
 pub fn bundle(bytes: &[u8]) {
     let Ok(domain) = "fuzz.example".parse::<TrustDomain>() else { return };

@@ -19,6 +19,8 @@ pub mod publish;
 pub mod saved;
 pub mod serve;
 
+pub(crate) use assemble::assemble_law;
+
 pub use follow::{Config, FollowEvent, LinkError, Question, follow};
 pub use handle::{Handle, Status};
 pub use publish::Publisher;

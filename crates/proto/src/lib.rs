@@ -11,6 +11,8 @@ pub mod context;
 
 pub mod transport;
 
+pub mod fuzzing;
+
 /// The generated messages and services.
 pub mod wire {
     pub use self::generated::hansa::*;

@@ -166,3 +166,20 @@ impl Coming {
         Ok(())
     }
 }
+
+/// For [`crate::fuzzing`]: length-prefixed delta messages, in turn, with small limits. What is held
+/// stays within them.
+pub(crate) fn assemble_law(mut data: &[u8]) {
+    use prost::Message as _;
+    let limits = Limits { rows: 8, bytes: 4_096, row_bytes: 64, service_row_bytes: 128 };
+    let mut copy = Copy::default();
+    while !data.is_empty() {
+        let Ok(delta) = pb::Delta::decode_length_delimited(&mut data) else { return };
+        let before = copy.position();
+        match copy.take(delta, &limits) {
+            Ok(Taken::Whole(applied)) => assert_eq!(copy.position(), Some(applied.position)),
+            Ok(_) | Err(_) => assert_eq!(copy.position().is_some(), before.is_some(), "lost what was held"),
+        }
+        assert!(copy.held.len() <= limits.rows, "more rows than are taken");
+    }
+}
