@@ -102,7 +102,8 @@ impl Authority {
         ca.set_options(CaOptions { leaf_life, ..*ca.options() });
         let keys = Keys::new(own_identity(&ca)?);
         let bundle = ca.bundle();
-        let deny = store.scan(DENY).into_iter().filter_map(|(key, _)| key.parse::<DenyEntry>().ok()).collect();
+        let deny =
+            store.scan(DENY).into_iter().filter_map(|(key, _)| key.parse::<DenyEntry>().ok()).collect();
         let snapshot = TrustSnapshot { bundles: [bundle.clone()].into_iter().collect(), deny };
         let inner = Inner {
             path,

@@ -159,8 +159,8 @@ async fn converse(stream: UnixStream, state: State) {
 }
 
 fn json<T: Serialize>(value: &T) -> Answer {
-    let body = serde_json::to_vec(value)
-        .map_err(|e| Error::new(cli::ANSWER_UNREADABLE, "answer", e.to_string()))?;
+    let body =
+        serde_json::to_vec(value).map_err(|e| Error::new(cli::ANSWER_UNREADABLE, "answer", e.to_string()))?;
     Ok(response(StatusCode::OK, body))
 }
 

@@ -95,12 +95,14 @@ impl Joiner {
     pub async fn invite(&self, request: view::InviteRequest) -> Result<view::Token, Error> {
         let object = || "invitation".to_owned();
         let wanted = request.name.map(|name| name.parse::<ClusterId>()).transpose();
-        let cluster = wanted.map_err(|e| Error::new(hansa_core::code::cli::USAGE, object(), e.to_string()))?;
+        let cluster =
+            wanted.map_err(|e| Error::new(hansa_core::code::cli::USAGE, object(), e.to_string()))?;
         let introduction = self.introduction();
         let addresses = introduction.gateways.iter().flat_map(|g| g.addresses.iter().cloned());
         let gateways: Vec<String> = addresses.take(MAX_ADDRESSES).collect();
         if gateways.is_empty() {
-            let cause = "no connected gateway of this cluster has an address to dial; invite from the other side";
+            let cause =
+                "no connected gateway of this cluster has an address to dial; invite from the other side";
             return Err(Error::new(control::NO_GATEWAY, object(), cause));
         }
         let life = life(request.ttl_seconds);
@@ -218,8 +220,14 @@ impl Joiner {
         }
         // The very same peer may come again: both sides joined at once, or our answer was lost.
         let admissible = self.roster.admissible(id, &known.record.trust_domain);
-        let again = admissible.map_err(|error| Status::permission_denied(format!("{} {}", error.code, error.cause)))?;
-        if again && self.roster.get(id).is_some_and(|entry| bundle::accept(Some(&entry.bundle), &known.bundle).is_err()) {
+        let again = admissible
+            .map_err(|error| Status::permission_denied(format!("{} {}", error.code, error.cause)))?;
+        if again
+            && self
+                .roster
+                .get(id)
+                .is_some_and(|entry| bundle::accept(Some(&entry.bundle), &known.bundle).is_err())
+        {
             return Err(refusal(control::JOIN_KNOWN, format!("{id} is known with another bundle")));
         }
         self.secrets.spend(&proof.id, now).await.map_err(refused)?;
@@ -265,7 +273,8 @@ fn read(introduction: pb::Introduction) -> Result<Known, String> {
         let gateway: GatewayInfo = convert::catalog::gateway_info(wire).map_err(|e| e.to_string())?;
         Ok((gateway.id.clone(), gateway))
     });
-    let gateways: std::collections::BTreeMap<NodeId, GatewayInfo> = gateways.collect::<Result<_, String>>()?;
+    let gateways: std::collections::BTreeMap<NodeId, GatewayInfo> =
+        gateways.collect::<Result<_, String>>()?;
     let record = Record {
         cluster,
         trust_domain,

@@ -109,7 +109,8 @@ impl Listen {
             tasks,
         };
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let loops = self.listeners.into_iter().map(|listener| accept(listener, server.clone(), Arc::clone(&room)));
+        let loops =
+            self.listeners.into_iter().map(|listener| accept(listener, server.clone(), Arc::clone(&room)));
         futures::future::join_all(loops).await;
         Ok(())
     }

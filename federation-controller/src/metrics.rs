@@ -11,6 +11,7 @@ use hansa_runtime::metrics::{Families, Row};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::control::State;
@@ -45,12 +46,25 @@ impl fmt::Debug for Gauges {
 
 /// Registers the controller's families.
 pub fn register(families: &mut Families, state: State) {
+    plain(families, state.rejected.clone());
+    families.add_collector(Box::new(Gauges(state)), gauge_rows());
+}
+
+/// Every family, for the generated reference.
+pub fn rows() -> Vec<Row> {
+    let mut families = Families::new();
+    plain(&mut families, Counter::default());
+    families.describe().iter().cloned().chain(gauge_rows()).collect()
+}
+
+fn plain(families: &mut Families, rejected: Counter) {
     families.add_process();
     families.add_build_info("hansa", "controller", env!("CARGO_PKG_VERSION"), "unknown");
-    let rejected = state.rejected.clone();
     families.add("hansa_config_rejected_total", "Manifest objects refused", rejected);
-    let rows = GAUGES.map(|(name, help, _)| Row { name: name.to_owned(), kind: "gauge", help: help.to_owned() });
-    families.add_collector(Box::new(Gauges(state)), rows);
+}
+
+fn gauge_rows() -> [Row; GAUGES.len()] {
+    GAUGES.map(|(name, help, _)| Row { name: name.to_owned(), kind: "gauge", help: help.to_owned() })
 }
 
 fn unix(at: std::time::SystemTime) -> f64 {

@@ -144,7 +144,9 @@ impl Peers {
                 // The same cause again and again is one line.
                 if last.as_ref() != Some(&error) {
                     let code = match error {
-                        LinkError::TooManyRows { .. } | LinkError::TooManyBytes { .. } => control::ROWS_TOO_MANY,
+                        LinkError::TooManyRows { .. } | LinkError::TooManyBytes { .. } => {
+                            control::ROWS_TOO_MANY
+                        }
                         LinkError::Digest { .. } => control::FEED_DIGEST,
                         LinkError::Behind { .. } => control::FEED_FROM_THE_FUTURE,
                         _ => control::PEER_UNREACHABLE,

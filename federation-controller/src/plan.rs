@@ -75,9 +75,9 @@ fn meta(name: &ServiceName, created: Option<Millis>) -> ObjectMeta {
 /// Reasons joined with commas as the API asks, and the details for people.
 pub fn conflict_text(conflicts: &[Conflict]) -> (String, String) {
     let reasons: BTreeSet<String> = conflicts.iter().map(|c| c.reason.to_string()).collect();
-    let details = conflicts.iter().map(|c| {
-        format!("{}: {} of {} gives way to {}", c.reason, c.detail, c.cluster, c.winner)
-    });
+    let details = conflicts
+        .iter()
+        .map(|c| format!("{}: {} of {} gives way to {}", c.reason, c.detail, c.cluster, c.winner));
     (reasons.into_iter().collect::<Vec<_>>().join(","), details.collect::<Vec<_>>().join("; "))
 }
 
@@ -150,7 +150,8 @@ pub fn exports(
     let mut stamp = Stamp { transitions, object: "ServiceExport", now };
     let valid = view.own.exports.iter().map(|(name, (export, _))| (name, Ok(export)));
     let invalid = view.own.invalid.iter().map(|(name, why)| (name, Err(why)));
-    let mut all: Vec<(&ServiceName, Result<&Export, &(&'static str, String)>)> = valid.chain(invalid).collect();
+    let mut all: Vec<(&ServiceName, Result<&Export, &(&'static str, String)>)> =
+        valid.chain(invalid).collect();
     all.sort_by_key(|(name, _)| *name);
     let objects = all.into_iter().map(|(name, state)| match state {
         Ok(export) => valid_export(view, export, elsewhere, &mut stamp),
@@ -166,12 +167,7 @@ pub fn exports(
     objects.collect()
 }
 
-fn valid_export(
-    view: &View,
-    export: &Export,
-    elsewhere: &Elsewhere,
-    stamp: &mut Stamp<'_>,
-) -> ServiceExport {
+fn valid_export(view: &View, export: &Export, elsewhere: &Elsewhere, stamp: &mut Stamp<'_>) -> ServiceExport {
     let name = &export.service;
     let mut conflicts: Vec<Conflict> =
         view.mesh.imports.get(name).map(|import| import.conflicts.clone()).unwrap_or_default();

@@ -115,7 +115,8 @@ impl Gateways {
         let id = SpiffeId::of(self.authority.domain(), &Role::Gateway(way.gateway.clone()));
         let config = Arc::new(self.authority.tls().client_to(id, &[ALPN_H2]));
         let tls = TlsConnector::from(config).connect(tls::server_name(), tcp).await;
-        let tls = tls.map_err(|error| verify::reason(&error).map_or(error.to_string(), ToString::to_string))?;
+        let tls =
+            tls.map_err(|error| verify::reason(&error).map_or(error.to_string(), ToString::to_string))?;
         let (mut client, connection) = h2::client::handshake(tls).await.map_err(|e| e.to_string())?;
         self.tasks.spawn_until_shutdown("relay-connection", async move {
             // The stream on it ends with it and tells its owner.

@@ -198,7 +198,11 @@ impl TrustService {
         })
     }
 
-    async fn enrolled(&self, caller: &Caller, asked: trust_pb::EnrollRequest) -> Result<trust_pb::Signed, Status> {
+    async fn enrolled(
+        &self,
+        caller: &Caller,
+        asked: trust_pb::EnrollRequest,
+    ) -> Result<trust_pb::Signed, Status> {
         let no = |cause: String| refusal(trust::ENROL_REFUSED, cause);
         let node: NodeId = asked.id.parse().map_err(|e| no(format!("{e}")))?;
         let role = match asked.role.as_str() {

@@ -121,8 +121,13 @@ struct Seen {
 }
 
 fn seen(id: &ClusterId, gateways: &BTreeMap<NodeId, Node>, now: Instant) -> Seen {
-    let mut seen =
-        Seen { reach: Reach::Unknown, age: None, gateways: BTreeMap::new(), transport: String::new(), rtt_ms: None };
+    let mut seen = Seen {
+        reach: Reach::Unknown,
+        age: None,
+        gateways: BTreeMap::new(),
+        transport: String::new(),
+        rtt_ms: None,
+    };
     for node in gateways.values() {
         let Some(heard) = node.heard else { continue };
         let silent = now.saturating_duration_since(heard);
@@ -155,12 +160,7 @@ fn seen(id: &ClusterId, gateways: &BTreeMap<NodeId, Node>, now: Instant) -> Seen
     seen
 }
 
-fn peer_status(
-    id: &ClusterId,
-    entry: &Entry,
-    gateways: &BTreeMap<NodeId, Node>,
-    now: Instant,
-) -> PeerStatus {
+fn peer_status(id: &ClusterId, entry: &Entry, gateways: &BTreeMap<NodeId, Node>, now: Instant) -> PeerStatus {
     let mut seen = seen(id, gateways, now);
     for gateway in entry.record.gateways.keys() {
         seen.gateways.entry(gateway.clone()).or_default();

@@ -132,16 +132,15 @@ impl Store {
 
     /// As [`Store::scan`], read as JSON. A row that cannot be read is left out and named in the log.
     pub fn scan_json<T: DeserializeOwned>(&self, prefix: &str) -> Vec<(String, T)> {
-        let rows = self.scan(prefix).into_iter().filter_map(|(key, body)| {
-            match serde_json::from_slice(&body) {
+        let rows =
+            self.scan(prefix).into_iter().filter_map(|(key, body)| match serde_json::from_slice(&body) {
                 Ok(value) => Some((key, value)),
                 Err(error) => {
                     warn!(code = %config::STATE_CORRUPT, key = %format!("{prefix}{key}"), %error,
                         "a row of the state file cannot be read; left out");
                     None
                 }
-            }
-        });
+            });
         rows.collect()
     }
 

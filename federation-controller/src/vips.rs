@@ -158,7 +158,8 @@ impl Vips {
     }
 
     fn address(&self, prefix: &IpNet, slot: u32, number: u32) -> Option<IpAddr> {
-        let left = u32::from(prefix.max_prefix_len() - prefix.prefix_len()).checked_sub(u32::from(self.bits))?;
+        let left =
+            u32::from(prefix.max_prefix_len() - prefix.prefix_len()).checked_sub(u32::from(self.bits))?;
         match prefix.network() {
             IpAddr::V4(ip) => {
                 let offset = slot.checked_shl(left)? | number;
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!((vips.slot(&gateway(1)), vips.slot(&gateway(2))), (Some(0), Some(1)));
         assert_eq!((vips.number("shop/a", 0), vips.number("shop/b", 0)), (Some(1), Some(2)));
         let texts = |ips: Vec<IpAddr>| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(texts(vips.addresses(1, 2)), ["127.9.4.2", "fd00:1:0:0:4000::2"]);
+        assert_eq!(texts(vips.addresses(1, 2)), ["127.9.4.2", "fd00:1::4000:0:0:2"]);
         assert_eq!(vips.blocks(1)[0].to_string(), "127.9.4.0/22");
         assert!(store.commit_now(&vips.take_changes()));
         let mut again = Vips::load(&config, &store);

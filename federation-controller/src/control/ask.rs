@@ -84,7 +84,8 @@ impl State {
     /// `GET /v1/explain`.
     pub(super) async fn explain(&self, query: Option<&str>) -> Result<Explain, Error> {
         let mut about = about(query)?;
-        let name = about.service.clone().ok_or_else(|| Error::new(cli::USAGE, "service", "which service?"))?;
+        let name =
+            about.service.clone().ok_or_else(|| Error::new(cli::USAGE, "service", "which service?"))?;
         let view = self.view()?;
         let import = view.mesh.imports.get(&name);
         let import = import

@@ -76,7 +76,8 @@ impl Entry {
             self.malformed.clear();
         }
         if !self.malformed.is_empty() {
-            let touched: HashSet<&str> = changed.iter().map(|row| &row.0).chain(removed).map(String::as_str).collect();
+            let touched: HashSet<&str> =
+                changed.iter().map(|row| &row.0).chain(removed).map(String::as_str).collect();
             self.malformed.retain(|refusal| !touched.contains(refusal.key.as_str()));
         }
         let rows = Arc::make_mut(&mut self.rows);
@@ -172,9 +173,7 @@ impl Entry {
                 authority.trust_peer(&self.bundle);
                 Ok(true)
             }
-            Err(refusal) => {
-                Err(Error::new(trust::BUNDLE_REFUSED, format!("peer {id}"), refusal.to_string()))
-            }
+            Err(refusal) => Err(Error::new(trust::BUNDLE_REFUSED, format!("peer {id}"), refusal.to_string())),
         }
     }
 }
