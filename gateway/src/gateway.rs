@@ -25,7 +25,7 @@ use crate::config::{Config, Congestion};
 use crate::dial::Dialer;
 use crate::explain;
 use crate::listen::{Bound, Listeners};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, register_all};
 use crate::plane::Plane;
 use crate::reach::Tracks;
 use crate::table::{Current, Tables, adopt_trust};
@@ -140,10 +140,7 @@ impl Gateway {
         };
         let (metrics, tunnel_metrics) = (Metrics::default(), tunnel::Metrics::default());
         let mut families = Families::new();
-        metrics.register(&mut families);
-        tunnel_metrics.register(&mut families);
-        families.add_process();
-        families.add_build_info("hansa", "gateway", env!("CARGO_PKG_VERSION"), "");
+        register_all(&mut families, &metrics, &tunnel_metrics);
         let (tunnels, incoming, joins) =
             Tunnels::bind(tunnel_config(&config), tls.clone(), plain.clone(), tunnel_metrics)?;
         let plane = Arc::new(plane(&config, &process, plain, tunnels, metrics));

@@ -27,3 +27,4 @@ mod vip;
 
 pub use config::Config;
 pub use gateway::{Gateway, Process, StartError, Table};
+pub use metrics::metric_rows;

@@ -3,7 +3,7 @@
 //! Updated by outbound, inbound and the reports; read by the admin endpoint. Labels are bounded:
 //! clusters and services of the table, never addresses or paths.
 
-use hansa_runtime::metrics::Families;
+use hansa_runtime::metrics::{Families, Row};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -63,6 +63,21 @@ pub(crate) struct Metrics {
     pub(crate) exhausted: Counter,
     pub(crate) datagrams_dropped: Family<Dropped, Counter>,
     pub(crate) udp_flows: Gauge,
+}
+
+/// Every family of a gateway, for the generated reference.
+pub fn metric_rows() -> Vec<Row> {
+    let mut families = Families::new();
+    register_all(&mut families, &Metrics::default(), &crate::tunnel::Metrics::default());
+    families.describe().to_vec()
+}
+
+/// Registers what a gateway's process shows: data path, tunnels, process and build.
+pub(crate) fn register_all(families: &mut Families, metrics: &Metrics, tunnels: &crate::tunnel::Metrics) {
+    metrics.register(families);
+    tunnels.register(families);
+    families.add_process();
+    families.add_build_info("hansa", "gateway", env!("CARGO_PKG_VERSION"), "");
 }
 
 impl Metrics {

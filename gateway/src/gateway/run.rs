@@ -46,7 +46,8 @@ impl Gateway {
         } = self;
         let Process { tasks, drain, ready, .. } = process;
         let served = ready.condition("listeners");
-        let (end, stop) = (tasks.token(), CancellationToken::new());
+        let end = tasks.token();
+        let stop = end.child_token();
         tasks.spawn_critical("admin", admin.run(tasks.clone(), end.clone()));
         let (tunnels, cancel) = (plane.tunnels.clone(), end.clone());
         tasks.spawn("tunnels", async move { tunnels.run(cancel).await });

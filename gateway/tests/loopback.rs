@@ -1,0 +1,270 @@
+//! Gateways in one process on loopback: what a client sees of the path to a peer's service.
+
+#[path = "loopback/world.rs"]
+mod world;
+
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use world::{Echo, LONG, World, ask, closed_port, until};
+
+async fn two() -> World {
+    let mut world = World::start(&[("a", 1), ("b", 1)]).await;
+    world.failback.hold_down_ms = 300;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_reaches_a_peers_service_and_the_server_may_speak_first() {
+    let mut world = two().await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let mut stream = TcpStream::connect(world.vip("a", "shop/web")).await.unwrap();
+    let mut name = [0; 2];
+    stream.read_exact(&mut name).await.unwrap();
+    assert_eq!(&name, b"b:");
+    stream.write_all(b"hello").await.unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"hello");
+    drop(stream);
+    assert_eq!(ask(world.vip("a", "shop/web"), "again").await.unwrap(), "b:again");
+    assert_eq!(ask(world.vip("b", "shop/web"), "local").await.unwrap(), "b:local");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_dial_moves_to_the_next_cluster_and_nothing_is_delivered_twice() {
+    let mut world = World::start(&[("a", 1), ("b", 1), ("c", 1)]).await;
+    let echo = Echo::start("c:").await;
+    world.member("b").export("shop/web", &[closed_port()]);
+    world.member("c").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let text = "x".repeat(40_000);
+    for n in 1..=8 {
+        let answer = ask(world.vip("a", "shop/web"), &text).await.unwrap();
+        assert_eq!(answer.len(), 2 + text.len());
+        assert_eq!(echo.bytes.load(Ordering::SeqCst), n * text.len());
+    }
+    assert_eq!(echo.accepted.load(Ordering::SeqCst), 8);
+    let tracks = world.members[0].nodes[0].snapshot().await["tracks"].clone();
+    assert_eq!(tracks["shop/web:8080 in b"]["track"]["state"], "down", "{tracks}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_gets_no_traffic_before_a_probe_and_then_returns() {
+    let mut world = World::start(&[("a", 1), ("b", 1), ("c", 1)]).await;
+    let (port, c) = (closed_port(), Echo::start("c:").await);
+    world.member("b").export("shop/web", &[port]);
+    world.member("c").export("shop/web", &[c.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    until(|| async {
+        ask(vip, "x").await.unwrap();
+        !world.members[0].nodes[0].snapshot().await["tracks"].as_object().unwrap().is_empty()
+    })
+    .await;
+    let b = Echo::on("b:", port).await;
+    until(|| async { ask(vip, "x").await.unwrap() == "b:x" }).await;
+    // Each probe is an accept without a byte, and came first.
+    assert!(b.accepted.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_path_serves_as_soon_as_it_is_back() {
+    let mut world = two().await;
+    world.failback.hold_down_ms = 60_000;
+    let port = closed_port();
+    world.member("b").export("shop/web", &[port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    let error = ask(vip, "x").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let _b = Echo::on("b:", port).await;
+    assert_eq!(ask(vip, "x").await.unwrap(), "b:x");
+    until(|| async { world.members[0].nodes[0].metric("hansa_panic_decisions_total").await >= 1.0 }).await;
+    assert_eq!(ask(vip, "y").await.unwrap(), "b:y");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_close_and_resets_pass_both_ways() {
+    let mut world = two().await;
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.member("b").export("shop/web", &[server.local_addr().unwrap().port()]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+
+    let mut client = TcpStream::connect(vip).await.unwrap();
+    client.write_all(b"q").await.unwrap();
+    client.shutdown().await.unwrap();
+    let (mut service, _) = server.accept().await.unwrap();
+    let mut got = Vec::new();
+    service.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"q");
+    service.write_all(b"answer after the end").await.unwrap();
+    drop(service);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer after the end");
+
+    let mut client = TcpStream::connect(vip).await.unwrap();
+    client.write_all(b"q").await.unwrap();
+    let (mut service, _) = server.accept().await.unwrap();
+    service.read_exact(&mut [0; 1]).await.unwrap();
+    client.set_zero_linger().unwrap();
+    drop(client);
+    let error = service.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+
+    let mut client = TcpStream::connect(vip).await.unwrap();
+    client.write_all(b"q").await.unwrap();
+    let (mut service, _) = server.accept().await.unwrap();
+    service.read_exact(&mut [0; 1]).await.unwrap();
+    service.set_zero_linger().unwrap();
+    drop(service);
+    let error = client.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_named_is_denied() {
+    let mut world = two().await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]).export_to = Some(["c".parse().unwrap()].into());
+    world.publish().await;
+    world.connected("a").await;
+    assert!(ask(world.vip("a", "shop/web"), "x").await.is_err());
+    assert_eq!(echo.accepted.load(Ordering::SeqCst), 0);
+    let denied =
+        "hansa_tcp_connections_total{direction=\"inbound\",peer=\"a\",service=\"\",outcome=\"denied\"}";
+    until(|| async { world.members[1].nodes[0].metric(denied).await >= 1.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_a_headless_service_has_an_address_of_its_own() {
+    let mut world = two().await;
+    let (one, two) = (Echo::start("0:").await, Echo::start("1:").await);
+    world.member("b").export("data/kafka", &[one.port, two.port]);
+    world.member("b").headless("data/kafka");
+    world.publish().await;
+    world.connected("a").await;
+    for (n, name) in ["0:", "1:"].into_iter().enumerate() {
+        let vip = world.host_vip("a", "data/kafka", n as u8);
+        assert_eq!(ask(vip, "x").await.unwrap(), format!("{name}x"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_clients_is_served_whole() {
+    let mut world = two().await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    let clients = (0..300).map(|_| tokio::spawn(async move { ask(vip, "hello").await.unwrap() }));
+    for client in futures::future::join_all(clients).await {
+        assert_eq!(client.unwrap(), "b:hello");
+    }
+    assert_eq!(echo.accepted.load(Ordering::SeqCst), 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_passes_whole_in_both_directions() {
+    let mut world = two().await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let text = "0123456789abcdef".repeat(500_000);
+    let stream = TcpStream::connect(world.vip("a", "shop/web")).await.unwrap();
+    let (mut read, mut write) = stream.into_split();
+    let sent = text.clone();
+    tokio::spawn(async move {
+        write.write_all(sent.as_bytes()).await.unwrap();
+        write.shutdown().await.unwrap();
+    });
+    let mut answer = String::new();
+    tokio::time::timeout(LONG, read.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.strip_prefix("b:") == Some(&text));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_running_connections_finish_and_cuts_the_rest_with_a_code() {
+    let extra = "drain: {deadline: 700ms}\n";
+    let mut world = World::with(&[("a", 1), ("b", 1)], extra).await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    let mut name = [0; 2];
+    let mut short = TcpStream::connect(vip).await.unwrap();
+    short.read_exact(&mut name).await.unwrap();
+    let mut long = TcpStream::connect(vip).await.unwrap();
+    long.read_exact(&mut name).await.unwrap();
+    let node = &mut world.members[0].nodes[0];
+    node.process.ready.withdraw("draining");
+    node.process.drain.begin("test");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    short.write_all(b"bye").await.unwrap();
+    short.shutdown().await.unwrap();
+    let mut rest = String::new();
+    short.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "bye");
+    let error = long.read(&mut name).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    node.ended().await;
+    assert!(TcpStream::connect(vip).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_service_is_no_longer_listened_for() {
+    let mut world = two().await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    assert_eq!(ask(vip, "x").await.unwrap(), "b:x");
+    echo.stop();
+    world.member("b").unexport("shop/web");
+    world.publish().await;
+    until(|| async { TcpStream::connect(vip).await.is_err() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_stands_in_for_the_dead_and_gives_back_to_the_living() {
+    let mut world = World::start(&[("a", 2), ("b", 1)]).await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip_of("a", 1, "shop/web");
+    assert_eq!(ask(vip, "x").await.unwrap(), "b:x");
+
+    let died = std::time::Instant::now();
+    world.member("a").nodes[1].kill();
+    until(|| async { ask(vip, "x").await.is_ok_and(|answer| answer == "b:x") }).await;
+    assert!(died.elapsed() < Duration::from_secs(1), "{:?}", died.elapsed());
+    let taken = || async { world.members[0].nodes[0].metric("hansa_vip_blocks_taken_over").await };
+    assert_eq!(taken().await, 1.0);
+
+    world.member("a").restart(1).await;
+    world.publish().await;
+    let taken = || async { world.members[0].nodes[0].metric("hansa_vip_blocks_taken_over").await };
+    until(|| async { taken().await == 0.0 }).await;
+    world.connected("a").await;
+    assert_eq!(ask(vip, "x").await.unwrap(), "b:x");
+    let ended = "hansa_tcp_connections_total{direction=\"outbound\"";
+    until(|| async { world.members[0].nodes[1].metric(ended).await >= 1.0 }).await;
+}
