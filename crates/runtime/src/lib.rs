@@ -8,6 +8,7 @@ pub mod admin;
 pub mod config;
 pub mod drain;
 pub mod files;
+pub mod fuzzing;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
