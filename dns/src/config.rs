@@ -43,11 +43,11 @@ pub struct Config {
     #[serde(default)]
     pub tcp: Tcp,
     /// Metrics, snapshot and probes.
-    #[serde(default = "default_admin")]
-    pub admin: SocketAddr,
+    #[serde(default)]
+    pub admin: Admin,
     /// Probes alone, for health checkers.
     #[serde(default)]
-    pub health: Option<SocketAddr>,
+    pub health: Health,
     /// How long it still answers after it was told to stop.
     #[serde(default = "default_drain")]
     pub drain: HumanDuration,
@@ -152,8 +152,26 @@ fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([0, 0, 0, 0], 53))]
 }
 
-fn default_admin() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 15022))
+/// The admin endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 15022)) }
+    }
+}
+
+/// The health endpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Health {
+    /// Where to listen; nowhere by default.
+    pub listen: Option<SocketAddr>,
 }
 
 fn default_drain() -> HumanDuration {

@@ -126,7 +126,7 @@ impl Server {
         }
         let status = watch::Sender::new(Status::default());
         let pages = pages(&config, &process, (&shelf, &status)).metrics(families.finish());
-        let admin = Admin::bind(config.admin, config.health, pages).await?;
+        let admin = Admin::bind(config.admin.listen, config.health.listen, pages).await?;
         Ok(Self { config, process, udp, tcp, addresses, admin, responder, forwarder, keeper, shelf, status })
     }
 
