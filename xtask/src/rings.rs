@@ -79,7 +79,7 @@ fn run_one(root: &Path, ring: Ring, milestones: &Milestones) -> anyhow::Result<O
         outcome.seconds = start.elapsed().as_secs_f64();
         return Ok(outcome);
     }
-    let selections = ring.selections(root);
+    let selections = ring.selections(root)?;
     for selection in &selections {
         // Only doc tests are built as they run; all else is built first, so that seconds mean
         // the tests.
