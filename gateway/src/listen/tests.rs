@@ -1,3 +1,5 @@
+//! Tests of `listen`.
+
 use super::*;
 use hansa_core::catalog::{Affinity, Port, ServiceType};
 use hansa_core::mesh::{HostRoute, ServiceRoute};

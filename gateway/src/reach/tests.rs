@@ -1,3 +1,5 @@
+//! Tests of `reach`.
+
 use super::*;
 
 fn path() -> Path {

@@ -1,3 +1,5 @@
+//! Tests of `splice`.
+
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

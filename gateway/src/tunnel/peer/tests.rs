@@ -1,3 +1,5 @@
+//! Tests of `peer`.
+
 use super::*;
 use proptest::prelude::*;
 
