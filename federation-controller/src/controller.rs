@@ -31,7 +31,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::config::{Config, Inconsistent};
 use crate::control::{Control, State};
 use crate::feeds::Feeds;
-use crate::fuse::{Facts, Fuse, Parts};
+use crate::fuse::{Facts, Fuse, Parts, View};
 use crate::index;
 use crate::join::{JoinService, Joiner};
 use crate::listen::{self, Listen};
@@ -42,6 +42,7 @@ use crate::relay::{Gateways, Relay};
 use crate::roster::Roster;
 use crate::secrets::Secrets;
 use crate::serve::{Ears, FeedService, TrustService};
+use crate::source::Own;
 use crate::source::folder::Folder;
 use crate::store::{Store, StoreError};
 use crate::vips::Vips;
@@ -144,65 +145,25 @@ impl Controller {
             // The store then says that it runs from memory; keys need the folder and will fail.
             warn!(code = %codes::STATE_UNWRITABLE, %error, "the state folder cannot be made");
         }
-        let domain = config.trust_domain();
-        let facts = Facts {
-            cluster: config.cluster.clone(),
-            locality: config.locality.clone(),
-            failback: config.failover.failback(),
-        };
         let store = Store::open(&config.state_dir)?;
+        let domain = config.trust_domain();
         let authority = Authority::open(&config.state_dir, &domain, config.ca.leaf_ttl.0, store.clone())?;
         let listen = Listen::bind(&config.listen).await?;
-        let roster = Roster::load(facts.cluster.clone(), authority.clone(), store.clone());
-        let nodes = Nodes::load(&store);
-        let feeds = Feeds::begin(&store);
-        let secrets = Secrets::load(store.clone());
-        let index = index::Facts { cluster: facts.cluster.clone(), locality: facts.locality.clone() };
+        let index = index::Facts { cluster: config.cluster.clone(), locality: config.locality.clone() };
         let (folder, own) = Folder::bind(config.source.folder.clone(), index, &config.state_dir).await;
-        let rejected = Counter::default();
-        let (fuse, view) = Fuse::new(Parts {
-            facts: facts.clone(),
-            own,
-            authority: authority.clone(),
-            roster: roster.clone(),
-            nodes: nodes.clone(),
-            feeds: feeds.clone(),
-            vips: Vips::load(&config.vip, &store),
-            store: store.clone(),
-            rejected: rejected.clone(),
+        let (fuse, view) = Fuse::new(parts(&config, own, authority, store));
+        let relay = relay.unwrap_or_else(|| {
+            let (authority, nodes) = (fuse.parts().authority.clone(), fuse.parts().nodes.clone());
+            Arc::new(Gateways::new(authority, nodes, process.tasks.clone()))
         });
-        let own_way = || Gateways::new(authority.clone(), nodes.clone(), process.tasks.clone());
-        let relay = relay.unwrap_or_else(|| Arc::new(own_way()));
-        let joiner = Joiner {
-            facts: facts.clone(),
-            authority: authority.clone(),
-            roster: roster.clone(),
-            secrets: secrets.clone(),
-            relay: Arc::clone(&relay),
-            view: view.clone(),
-        };
+        let state = state(fuse.parts(), &relay, view, addresses(&config, &listen));
         let peers = Peers {
-            cluster: facts.cluster.clone(),
-            authority: authority.clone(),
-            roster: roster.clone(),
+            cluster: state.facts.cluster.clone(),
+            authority: state.authority.clone(),
+            roster: state.roster.clone(),
             relay,
-            view: view.clone(),
+            view: state.view.clone(),
             tasks: process.tasks.clone(),
-        };
-        let state = State {
-            addresses: addresses(&config, &listen),
-            facts,
-            authority,
-            secrets,
-            roster,
-            nodes,
-            feeds,
-            store,
-            view,
-            joiner,
-            rejected,
-            started: Instant::now(),
-            transitions: Arc::new(Mutex::default()),
         };
         let (routes, ears) = services(&state);
         let socket = config.socket();
@@ -276,6 +237,57 @@ fn addresses(config: &Config, listen: &Listen) -> Vec<String> {
     listen.addresses().iter().map(ToString::to_string).collect()
 }
 
+fn parts(config: &Config, own: watch::Receiver<Arc<Own>>, authority: Authority, store: Store) -> Parts {
+    let facts = Facts {
+        cluster: config.cluster.clone(),
+        locality: config.locality.clone(),
+        failback: config.failover.failback(),
+    };
+    Parts {
+        roster: Roster::load(facts.cluster.clone(), authority.clone(), store.clone()),
+        nodes: Nodes::load(&store),
+        feeds: Feeds::begin(&store),
+        vips: Vips::load(&config.vip, &store),
+        rejected: Counter::default(),
+        facts,
+        own,
+        authority,
+        store,
+    }
+}
+
+fn state(
+    parts: &Parts,
+    relay: &Arc<dyn Relay>,
+    view: watch::Receiver<Option<Arc<View>>>,
+    addresses: Vec<String>,
+) -> State {
+    let secrets = Secrets::load(parts.store.clone());
+    let joiner = Joiner {
+        facts: parts.facts.clone(),
+        authority: parts.authority.clone(),
+        roster: parts.roster.clone(),
+        secrets: secrets.clone(),
+        relay: Arc::clone(relay),
+        view: view.clone(),
+    };
+    State {
+        facts: parts.facts.clone(),
+        authority: parts.authority.clone(),
+        roster: parts.roster.clone(),
+        nodes: parts.nodes.clone(),
+        feeds: parts.feeds.clone(),
+        store: parts.store.clone(),
+        rejected: parts.rejected.clone(),
+        started: Instant::now(),
+        transitions: Arc::new(Mutex::default()),
+        addresses,
+        secrets,
+        joiner,
+        view,
+    }
+}
+
 fn services(state: &State) -> (Routes, Ears) {
     let State { authority, roster, nodes, feeds, secrets, joiner, .. } = state;
     let (feed, ears) = FeedService::new(authority.clone(), roster.clone(), nodes.clone(), feeds.clone());
@@ -293,7 +305,7 @@ fn pages(config: &Config, process: &Process, state: &State) -> Pages {
     let pages = Pages::new(process.ready.clone())
         .metrics(families.finish())
         .snapshot(move || {
-            let view: Option<Arc<crate::fuse::View>> = view.borrow().clone();
+            let view: Option<Arc<View>> = view.borrow().clone();
             view.map_or_else(|| "null".to_owned(), |view| view.to_json())
         })
         .config(move || text.clone());

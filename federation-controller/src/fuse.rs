@@ -183,6 +183,11 @@ impl Fuse {
         (fuse, reader)
     }
 
+    /// What it works on.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// Runs at every change until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut nodes = self.parts.nodes.changed();
@@ -252,7 +257,17 @@ impl Fuse {
         self.publish_routes(&table);
         let waits = self.publish_zone(&table, &gateways);
         self.publish_catalogs(&catalog, &own, &peers);
-        self.show(own, catalog, mesh, table, exhausted);
+        let view = View {
+            own,
+            catalog: Arc::new(catalog),
+            mesh: Arc::new(mesh),
+            routes: Arc::new(table),
+            zone: Arc::new(self.zone.clone()),
+            exhausted,
+            problems: self.problems.clone(),
+            bundle_at: (self.bundle.1, self.bundle.2.clone()),
+        };
+        self.view.send_replace(Some(Arc::new(view)));
         let withdrawals = self.withdrawn.values().flatten().map(|w| w.deadline);
         withdrawals.chain(waits).min()
     }
@@ -456,26 +471,5 @@ impl Fuse {
         }
         self.parts.feeds.retain_catalogs(|id| peers.contains_key(id));
         self.bundle.2.retain(|id, _| peers.contains_key(id));
-    }
-
-    fn show(
-        &self,
-        own: Arc<Own>,
-        catalog: Catalog,
-        mesh: Mesh,
-        table: RouteTable,
-        exhausted: BTreeSet<ServiceName>,
-    ) {
-        let view = View {
-            own,
-            catalog: Arc::new(catalog),
-            mesh: Arc::new(mesh),
-            routes: Arc::new(table),
-            zone: Arc::new(self.zone.clone()),
-            exhausted,
-            problems: self.problems.clone(),
-            bundle_at: (self.bundle.1, self.bundle.2.clone()),
-        };
-        self.view.send_replace(Some(Arc::new(view)));
     }
 }

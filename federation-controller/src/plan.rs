@@ -150,8 +150,7 @@ pub fn exports(
     let mut stamp = Stamp { transitions, object: "ServiceExport", now };
     let valid = view.own.exports.iter().map(|(name, (export, _))| (name, Ok(export)));
     let invalid = view.own.invalid.iter().map(|(name, why)| (name, Err(why)));
-    let mut all: Vec<(&ServiceName, Result<&Export, &(&'static str, String)>)> =
-        valid.chain(invalid).collect();
+    let mut all: Vec<_> = valid.chain(invalid).collect();
     all.sort_by_key(|(name, _)| *name);
     let objects = all.into_iter().map(|(name, state)| match state {
         Ok(export) => valid_export(view, export, elsewhere, &mut stamp),

@@ -1,5 +1,7 @@
 //! The controller over real sockets and TLS: enrolling, joining, exports on their way, restarts.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 #[path = "controller/support.rs"]
 mod support;
 

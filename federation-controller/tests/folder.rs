@@ -1,5 +1,7 @@
 //! The folder source with real files: what changes, what stays, what is said.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
