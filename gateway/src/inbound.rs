@@ -20,7 +20,7 @@ use crate::metrics::Flow;
 use crate::outcome::{Outcome, Refusal};
 use crate::plane::{Plane, Record};
 use crate::splice::{self, Moved, TcpSink, TcpSource};
-use crate::tunnel::{RecvHalf, Request, Responder, SendHalf};
+use crate::tunnel::{CONNECT_UDP, RecvHalf, Request, Responder, SendHalf};
 
 /// The authority that leads to the controller of the cluster asked.
 pub(crate) const CONTROLLER: &str = "controller.hansa.internal:443";
@@ -48,6 +48,7 @@ async fn serve(plane: Arc<Plane>, request: Request) {
     let outcome = match request.protocol.as_deref() {
         _ if request.authority == CONTROLLER => controller(&plane, request, &mut record).await,
         None => tcp(&plane, request, &mut record).await,
+        Some(CONNECT_UDP) => crate::udp::inbound::serve(&plane, request, &mut record).await,
         Some(_) => {
             let refusal = Refusal::bad_request("this :protocol is not supported".to_owned());
             refuse(&plane, request.responder, &refusal, &mut record).await

@@ -23,6 +23,7 @@ mod report;
 mod sibling;
 mod splice;
 mod table;
+mod udp;
 mod vip;
 
 pub use config::Config;

@@ -18,7 +18,7 @@ use hansa_core::mesh::RouteTable;
 use hansa_core::name::NodeId;
 use hansa_core::policy::Refusal;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -182,7 +182,11 @@ impl Listeners {
                 let accept = accept(plane, (listener, tenant), what.clone(), stop.clone());
                 self.plane.tasks.spawn("listener", accept);
             }
-            Protocol::Udp => {}
+            Protocol::Udp => {
+                let socket = UdpSocket::from_std(socket(address, Type::DGRAM)?.into())?;
+                let serve = crate::udp::outbound::serve(plane, socket, what.clone(), stop.clone());
+                self.plane.tasks.spawn("udp-listener", serve);
+            }
         }
         Ok(Open { what, stop })
     }

@@ -127,3 +127,6 @@ impl Addresses {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use world::{Echo, LONG, World, ask, closed_port, until};
 
@@ -267,4 +267,37 @@ async fn a_sibling_stands_in_for_the_dead_and_gives_back_to_the_living() {
     assert_eq!(ask(vip, "x").await.unwrap(), "b:x");
     let ended = "hansa_tcp_connections_total{direction=\"outbound\"";
     until(|| async { world.members[0].nodes[1].metric(ended).await >= 1.0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_pass_unchanged_to_the_right_client_and_large_ones_are_counted() {
+    let mut world = two().await;
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    world.member("b").export_udp("ops/telemetry", server.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let (n, from) = server.recv_from(&mut buffer).await.unwrap();
+            server.send_to(&buffer[..n], from).await.unwrap();
+        }
+    });
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "ops/telemetry");
+    let clients = (0..20u8).map(|n| async move {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(vip).await.unwrap();
+        let mut buffer = vec![0; 2_000];
+        for size in [1, 512, 1_200] {
+            client.send(&vec![n; size]).await.unwrap();
+            let got = tokio::time::timeout(LONG, client.recv(&mut buffer)).await.unwrap().unwrap();
+            assert_eq!(buffer[..got], vec![n; size]);
+        }
+    });
+    futures::future::join_all(clients).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(vip).await.unwrap();
+    client.send(&[1; 60_000]).await.unwrap();
+    let dropped = "hansa_datagrams_dropped_total{reason=\"too_large\"}";
+    until(|| async { world.members[0].nodes[0].metric(dropped).await >= 1.0 }).await;
 }

@@ -150,6 +150,13 @@ impl Member {
         self.nodes[n] = self.node_at(id, place, "").await;
     }
 
+    /// Exports a UDP `service`.
+    pub(crate) fn export_udp(&mut self, service: &str, port: u16) {
+        for endpoint in &mut self.export(service, &[port]).endpoints {
+            endpoint.ports[0].protocol = Protocol::Udp;
+        }
+    }
+
     /// Takes an export back.
     pub(crate) fn unexport(&mut self, service: &str) {
         self.services.remove(&service.parse().unwrap());
@@ -231,6 +238,7 @@ impl World {
             let vip = |node: &Node| IpAddr::from([127, 97, node.block, last]);
             member.nodes.iter().map(|node| (node.id.clone(), vec![vip(node)])).collect()
         };
+        let mut protocol = Protocol::Tcp;
         let mut clusters = BTreeMap::new();
         let mut hosts = Vec::new();
         for owner in &self.members {
@@ -238,7 +246,8 @@ impl World {
             let ready = local.endpoints.iter().filter(|e| e.ready).count() as u32;
             let total = local.endpoints.len() as u32;
             let endpoints = vec![EndpointCount { locality: owner.empty().locality, ready, total }];
-            let ports = BTreeSet::from([(Protocol::Tcp, PORT)]);
+            protocol = local.endpoints[0].ports[0].protocol;
+            let ports = BTreeSet::from([(protocol, PORT)]);
             clusters.insert(owner.cluster.clone(), Candidate { ports, endpoints });
             if kind == ServiceType::Headless {
                 for endpoint in &local.endpoints {
@@ -251,7 +260,7 @@ impl World {
                 }
             }
         }
-        let port = Port { name: None, protocol: Protocol::Tcp, app_protocol: None, port: PORT };
+        let port = Port { name: None, protocol, app_protocol: None, port: PORT };
         ServiceRoute {
             service: name.clone(),
             kind,
