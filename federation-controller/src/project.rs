@@ -180,3 +180,6 @@ pub fn visible(rows: &Rows, own: &Own, peer: &ClusterId) -> Rows {
         .collect();
     rows.iter().filter(|(key, _)| !hidden.contains(*key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -411,3 +411,6 @@ fn seeds(addresses: &[String]) -> BTreeMap<NodeId, GatewayInfo> {
     });
     named.collect()
 }
+
+#[cfg(test)]
+mod tests;

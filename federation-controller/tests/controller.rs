@@ -238,3 +238,50 @@ async fn a_second_controller_on_the_same_state_is_refused() {
     let error = second.err().expect("it must not start");
     assert!(error.to_string().contains("in use by another controller"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_are_told_on_both_sides() {
+    let net = Net::default();
+    let (a, _ga, b, _gb) = pair(&net).await;
+    assert_eq!(b.join(&a.invite().await).await.0, 200);
+    a.publish("web.yaml", &export("web", ""));
+    let other = export("web", "").replace("port: 80,", "port: 81,").replace("2026-01-01", "2026-02-01");
+    b.publish("web.yaml", &other);
+    for member in [&a, &b] {
+        let told = async {
+            loop {
+                let exports = member.get("/v1/serviceexports").await;
+                let conflict = exports[0]["status"]["conditions"][2].clone();
+                if conflict["status"] == "True" {
+                    assert_eq!(conflict["reason"], "PortConflict");
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, told).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_gets_what_its_role_may_follow_and_nothing_else() {
+    use hansa_proto::feed::{self, FollowEvent, Kind, LinkError};
+    let member = Member::new("a", &Net::default()).await;
+    let link = member.link(Role::Dns("d-1".parse().unwrap()), "d-1").await;
+    for (name, kind) in [("d-1", Kind::Routes), ("d-2", Kind::Zone), ("a", Kind::Catalog)] {
+        let dialer = link.clone();
+        let connect = move || {
+            let link = dialer.clone();
+            async move { link.connect().await }
+        };
+        let (_handle, mut events, run) = feed::follow(feed::Config::new(name, kind), connect, None);
+        let run = tokio::spawn(run);
+        match tokio::time::timeout(LONG, events.recv()).await.unwrap() {
+            Some(FollowEvent::Lost { error: LinkError::Refused(why), .. }) => {
+                assert!(why.contains("HNS-3004"), "{why}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+        run.abort();
+    }
+}

@@ -1,0 +1,168 @@
+//! What peers may not do: speak for others, bring too much, go back in trust.
+
+use std::time::{Duration, SystemTime};
+
+use hansa_core::catalog::{Affinity, Catalog, ClusterInfo, Export, ServiceType};
+use hansa_identity::ca::{Ca, CaOptions};
+use hansa_identity::rotate::Consent;
+use hansa_proto::convert;
+
+use super::*;
+
+struct Scene {
+    roster: Roster,
+    authority: Authority,
+    ca: Ca,
+    store: Store,
+    _dir: tempfile::TempDir,
+}
+
+fn id(text: &str) -> ClusterId {
+    text.parse().unwrap()
+}
+
+fn scene() -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let life = Duration::from_secs(3600);
+    let authority = Authority::open(dir.path(), &"own.td".parse().unwrap(), life, store.clone()).unwrap();
+    let roster = Roster::load(id("own"), authority.clone(), store.clone());
+    let ca = Ca::create("b.td".parse().unwrap(), CaOptions::default(), SystemTime::now()).unwrap();
+    Scene { roster, authority, ca, store, _dir: dir }
+}
+
+fn record(name: &str, ca: &Ca) -> Record {
+    Record {
+        cluster: id(name),
+        trust_domain: ca.trust_domain().clone(),
+        locality: Locality::default(),
+        bundle: ca.bundle().to_json().into(),
+        gateways: BTreeMap::new(),
+        origin: Origin::Token,
+        added: 0,
+    }
+}
+
+fn catalog(name: &str, ca: &Ca, exports: usize) -> Catalog {
+    let export = |n: usize| Export {
+        service: format!("shop/s-{n}").parse().unwrap(),
+        created: 0,
+        kind: ServiceType::ClusterSetIP,
+        ports: Vec::new(),
+        affinity: Affinity::None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        endpoints: Vec::new(),
+        hosts: Vec::new(),
+    };
+    Catalog {
+        cluster: ClusterInfo {
+            id: id(name),
+            trust_domain: ca.trust_domain().clone(),
+            locality: Locality::default(),
+            bundle: ca.bundle().to_json().into(),
+            properties: BTreeMap::new(),
+        },
+        gateways: BTreeMap::new(),
+        exports: (0..exports).map(export).map(|export| (export.service.clone(), export)).collect(),
+    }
+}
+
+impl Scene {
+    async fn add(&self) {
+        self.roster.add(record("b", &self.ca), self.ca.bundle()).await.unwrap();
+    }
+
+    async fn brings(&self, catalog: &Catalog) -> Vec<Refusal> {
+        let position = Position { epoch: 1, version: 1, digest: 0 };
+        let (changed, removed) = (convert::catalog::rows(catalog).into_iter().collect(), Vec::new());
+        let change = Applied { position, snapshot: true, changed, removed, refused: Vec::new() };
+        self.roster.apply(&id("b"), &change).await
+    }
+
+    fn trusted(&self) -> u64 {
+        let trust = self.authority.tls().trust().current();
+        trust.bundles.get(self.ca.trust_domain()).map_or(0, |bundle| bundle.sequence)
+    }
+}
+
+#[tokio::test]
+async fn names_that_somebody_has_are_refused() {
+    let scene = scene();
+    scene.add().await;
+    let code = |name: &str, domain: &str| {
+        let judged = scene.roster.admissible(&id(name), &domain.parse().unwrap());
+        judged.map_err(|error| error.code)
+    };
+    assert_eq!(code("own", "x.td"), Err("HNS-4001".into()));
+    assert_eq!(code("x", "own.td"), Err("HNS-4008".into()));
+    assert_eq!(code("x", "b.td"), Err("HNS-4008".into()));
+    assert_eq!(code("b", "x.td"), Err("HNS-4008".into()));
+    assert_eq!((code("b", "b.td"), code("c", "c.td")), (Ok(true), Ok(false)));
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_for_another_keeps_its_own_name() {
+    let scene = scene();
+    scene.add().await;
+    let refused = scene.brings(&catalog("c", &scene.ca, 1)).await;
+    assert!(refused[0].reason.contains("HNS-4008"), "{refused:?}");
+    let entry = scene.roster.get(&id("b")).unwrap();
+    assert_eq!(entry.catalog.unwrap().cluster.id, id("b"));
+}
+
+#[tokio::test]
+async fn rows_beyond_the_limit_are_refused_and_the_others_count() {
+    let scene = scene();
+    scene.add().await;
+    let spec = PeerSpec {
+        trust_domain: scene.ca.trust_domain().clone(),
+        gateways: Vec::new(),
+        bundle: scene.ca.bundle().to_json(),
+        accept: Accept { max_rows: 10, ..Accept::default() },
+        transport: Transport::default(),
+    };
+    let specs = BTreeMap::from([(id("b"), spec)]);
+    assert!(scene.roster.sync(&specs, 0).await.is_empty());
+    assert_eq!(scene.brings(&catalog("b", &scene.ca, 15)).await.len(), 5);
+    assert_eq!(scene.roster.get(&id("b")).unwrap().catalog.unwrap().exports.len(), 10);
+    // The rules go with the object; the peer, which joined by token, stays.
+    assert!(scene.roster.sync(&BTreeMap::new(), 0).await.is_empty());
+    assert_eq!(scene.roster.get(&id("b")).unwrap().catalog.unwrap().exports.len(), 15);
+}
+
+#[tokio::test]
+async fn a_bundle_only_moves_forward_and_with_overlap() {
+    let mut scene = scene();
+    scene.add().await;
+    let old = catalog("b", &scene.ca, 0);
+    scene.ca.prepare_next(SystemTime::now()).unwrap();
+    assert!(scene.brings(&catalog("b", &scene.ca, 0)).await.is_empty());
+    let held = scene.trusted();
+    assert_eq!(held, scene.ca.bundle().sequence);
+    assert!(scene.brings(&old).await[0].reason.contains("HNS-3010"), "went back");
+    scene.ca.activate_next(SystemTime::now(), Consent { acknowledged: true, force: false }).unwrap();
+    let other = Ca::create("b.td".parse().unwrap(), CaOptions::default(), SystemTime::now()).unwrap();
+    let mut stolen = catalog("b", &other, 0);
+    let text = other.bundle().to_json().replace(
+        &format!("\"spiffe_sequence\":{}", other.bundle().sequence),
+        &format!("\"spiffe_sequence\":{}", held + 1_000),
+    );
+    stolen.cluster.bundle = text.into();
+    assert!(scene.brings(&stolen).await[0].reason.contains("HNS-3010"), "no overlap");
+    assert_eq!(scene.trusted(), held);
+}
+
+#[tokio::test]
+async fn peers_and_catalogs_survive_and_a_removed_one_leaves_nothing() {
+    let scene = scene();
+    scene.add().await;
+    scene.brings(&catalog("b", &scene.ca, 3)).await;
+    let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+    assert_eq!(again.get(&id("b")).unwrap().catalog.unwrap().exports.len(), 3);
+    assert_eq!(again.resume(&id("b")).unwrap().rows.len(), 4);
+    again.remove(&id("b")).await.unwrap();
+    assert_eq!(scene.trusted(), 0);
+    assert!(scene.store.scan("catalog/").is_empty() && scene.store.scan("peer/").is_empty());
+    assert_eq!(again.remove(&id("b")).await.unwrap_err().code, "HNS-7005");
+}
