@@ -17,7 +17,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// Reconnecting to a controller or a peer.
-    pub const CONTROL: Backoff = Backoff { floor: 100, ceiling: 2_000, jitter: 0.25 };
+    pub const CONTROL: Backoff = Backoff { floor: 100, ceiling: 1_000, jitter: 0.25 };
     /// Probing the only path left, and dialling from an outbound-only member (design: 300 ms ± jitter).
     pub const ONLY_PATH: Backoff = Backoff { floor: 300, ceiling: 300, jitter: 0.2 };
     /// Probing what others can stand in for.
