@@ -5,6 +5,7 @@
 //! has a zone.
 
 pub mod config;
+pub mod fuzzing;
 pub mod message;
 
 mod answer;

@@ -42,7 +42,11 @@ impl FromStr for Protocol {
         match text {
             "TCP" => Ok(Protocol::Tcp),
             "UDP" => Ok(Protocol::Udp),
-            other => Err(format!("protocol \"{other}\" is not supported: use TCP or UDP")),
+            other => {
+                // It may come from anywhere: shown short and harmless.
+                let other: String = other.chars().take(40).flat_map(char::escape_debug).collect();
+                Err(format!("protocol \"{other}\" is not supported: use TCP or UDP"))
+            }
         }
     }
 }
@@ -210,4 +214,15 @@ pub struct LocalService {
     pub export_to: Option<BTreeSet<ClusterId>>,
     /// Its endpoints, sorted.
     pub endpoints: Vec<LocalEndpoint>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_that_is_not_known_is_told_short_and_harmless() {
+        let error = format!("S\x1b[2J{}", "C".repeat(5_000)).parse::<Protocol>().unwrap_err();
+        assert!(error.len() < 200 && !error.contains('\x1b'), "{error}");
+    }
 }

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Protocol, ServiceType};
 use crate::name::{CLUSTERSET_ZONE, ClusterId, Label, Namespace, PortName, ServiceName};
 
+/// Longest name, as text without the closing dot (RFC 1035 2.3.4).
+const MAX_NAME: usize = 253;
+
 /// Seconds for which addresses and SRV records may be kept.
 pub const TTL: u32 = 5;
 /// Seconds for which the version record may be kept (example value of the specification).
@@ -268,7 +271,7 @@ fn srv_name(service: &ZoneService, port: &str, proto: &str, qtype: Qtype) -> Ans
         return Answer::NoData;
     }
     let (answers, additionals) = srv(service, |p| named(p, wanted, proto));
-    Answer::Records { answers, additionals }
+    if answers.is_empty() { Answer::NoData } else { Answer::Records { answers, additionals } }
 }
 
 fn host_fqdn(service: &ZoneService, host: &ZoneHost) -> String {
@@ -281,7 +284,9 @@ fn srv(service: &ZoneService, matches: impl Fn(&ZonePort) -> bool) -> (Vec<Recor
     let targets: Vec<(String, &[IpAddr])> = match service.kind {
         ServiceType::ClusterSetIP => vec![(service.service.fqdn(), &service.ips)],
         ServiceType::Headless => {
-            ready_hosts(service).map(|h| (host_fqdn(service, h), h.ips.as_slice())).collect()
+            let named = ready_hosts(service).map(|h| (host_fqdn(service, h), h.ips.as_slice()));
+            // Its parts are valid, but DNS cannot carry the whole.
+            named.filter(|(target, _)| target.len() <= MAX_NAME).collect()
         }
     };
     let mut answers = Vec::new();
