@@ -16,7 +16,7 @@ mod tcp;
 mod udp;
 mod zone;
 
-pub use answer::{Outcome, Responder, Via};
+pub use answer::{Forward, Outcome, Responder, Via};
 pub use config::Config;
 pub use forward::Forwarder;
 pub use metrics::DnsMetrics;

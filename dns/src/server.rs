@@ -165,7 +165,7 @@ impl Server {
             tasks.spawn_until_shutdown("loop-guard", forwarder.watch_for_loops());
         }
         tracing::info!(?addresses, "answering");
-        let node = watch::Sender::new(node(&config, &process));
+        let node = watch::Sender::new(node(&addresses, &process));
         let follow = follow(&config, &tasks, keeper, (node.subscribe(), status));
         tokio::pin!(follow);
         let begun = process.drain.begun();
@@ -251,8 +251,8 @@ async fn follow(
     }
 }
 
-fn node(config: &Config, process: &Process) -> NodeInfo {
-    let addresses = config.listen.iter().map(ToString::to_string).collect();
+fn node(addresses: &[SocketAddr], process: &Process) -> NodeInfo {
+    let addresses = addresses.iter().map(ToString::to_string).collect();
     NodeInfo { addresses, ready: process.ready.is_ready(), ..NodeInfo::default() }
 }
 

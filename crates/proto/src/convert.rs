@@ -27,8 +27,7 @@ pub struct Reason(String);
 
 impl Reason {
     pub(crate) fn new(text: impl Display) -> Self {
-        let text = text.to_string();
-        Self(text.chars().take(300).flat_map(char::escape_debug).collect())
+        Self(tame(&text.to_string(), 300))
     }
 }
 
@@ -67,7 +66,13 @@ pub trait Apply {
 
 /// A key fit for messages.
 pub(crate) fn short(key: &str) -> String {
-    key.chars().take(200).flat_map(char::escape_debug).collect()
+    tame(key, 200)
+}
+
+/// The start of a foreign text without what could disturb a terminal or a log.
+fn tame(text: &str, limit: usize) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().take(limit).map(shown).collect()
 }
 
 pub(crate) fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Reason> {
