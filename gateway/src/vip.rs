@@ -97,8 +97,10 @@ impl Addresses {
     }
 
     fn announce(&self, plane: &Arc<Plane>, blocks: &[IpNet], vips: Vec<IpAddr>, stop: CancellationToken) {
-        let vips: Vec<Ipv4Addr> = vips
-            .into_iter()
+        // The anchor comes first: clients that route a block by it need no other announcement.
+        let anchors = blocks.iter().map(anchor);
+        let vips: Vec<Ipv4Addr> = anchors
+            .chain(vips)
             .filter(|vip| blocks.iter().any(|block| block.contains(vip)))
             .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
             .collect();
@@ -126,6 +128,12 @@ impl Addresses {
             }
         });
     }
+}
+
+/// The first host address of a block. Clients may route the block by it (`ip route add BLOCK via ANCHOR
+/// dev DEV onlink`): then one neighbour entry stands for all its addresses.
+fn anchor(block: &IpNet) -> IpAddr {
+    block.hosts().next().unwrap_or_else(|| block.addr())
 }
 
 #[cfg(test)]

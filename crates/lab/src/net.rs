@@ -145,7 +145,13 @@ fn host_lines(plan: &Plan, member: MemberId, host: Host) -> String {
     let mut lines = String::from("link set lo up\nlink set eth0 up\n");
     let _ = writeln!(lines, "addr add {inside}/16 dev eth0");
     let _ = writeln!(lines, "addr add fd00:10::{c}:{d}/64 dev eth0 nodad");
-    let _ = writeln!(lines, "route add {vips} dev eth0");
+    // Per gateway's block one route by the block's anchor: one neighbour entry stands for a whole block,
+    // where an on-link prefix would need one for each address and overflow the kernel's table of 1,024.
+    let net = vips.trim_end_matches(".0.0/16");
+    for block in 0..16 {
+        let c = block * 16;
+        let _ = writeln!(lines, "route add {net}.{c}.0/20 via {net}.{c}.1 dev eth0 onlink");
+    }
     let _ = writeln!(lines, "route add fd{}::/64 dev eth0", 96 + n);
     if let Host::Gateway(gateway) = host {
         let last = 10 + gateway;
