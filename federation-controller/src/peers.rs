@@ -141,8 +141,10 @@ impl Peers {
                 handle.reply(question.id, Err("peers are not asked".to_owned()));
             }
             FollowEvent::Lost { error, .. } => {
-                // The same cause again and again is one line.
-                if last.as_ref() != Some(&error) {
+                // One line until it is back; the causes of further tries differ only in who was asked.
+                if last.is_some() {
+                    debug!(peer = %id, %error, "still lost");
+                } else {
                     let code = match error {
                         LinkError::TooManyRows { .. } | LinkError::TooManyBytes { .. } => {
                             control::ROWS_TOO_MANY

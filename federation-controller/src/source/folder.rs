@@ -13,7 +13,8 @@ use hansa_core::Millis;
 use hansa_core::code::manifest;
 use hansa_core::name::ServiceName;
 use hansa_runtime::files;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
 
 use super::{Own, Problem};
@@ -94,7 +95,12 @@ impl Folder {
             return;
         }
         let wake = self.wake.clone();
-        let notify = move |_event| {
+        let notify = move |event: notify::Result<notify::Event>| {
+            // Our own looks open and read the folder: they must not ask for the next look.
+            let looked = |kind: AccessKind| kind != AccessKind::Close(AccessMode::Write);
+            if matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(kind) if looked(kind))) {
+                return;
+            }
             // A full channel means that a look is due anyway.
             let _full = wake.try_send(());
         };
