@@ -22,6 +22,9 @@ mod metrics;
 const GENERATED: &str =
     "<!-- Generated from the code; `HANSA_BLESS=1 cargo test -p hansa-cli` writes it anew. -->\n";
 
+/// Flags of every verb, shown with `hansa` alone.
+const GLOBAL: [&str; 5] = ["socket", "timeout", "output", "no_color", "quiet"];
+
 /// Columns of help texts in the reference.
 const WIDTH: usize = 100;
 
@@ -86,6 +89,14 @@ fn command_line() -> String {
 fn section(text: &mut String, command: &Command, path: &str) {
     // Nothing of where this ran may stand in the file.
     let mut shown = command.clone().term_width(WIDTH);
+    if path.contains(' ') {
+        // Said once, above.
+        shown = shown.mut_args(|arg| {
+            let everywhere = arg.is_global_set() && GLOBAL.contains(&arg.get_id().as_str());
+            let hide = everywhere || arg.get_id() == "help" || arg.is_hide_set();
+            arg.hide(hide)
+        });
+    }
     let help = shown.render_long_help().to_string();
     let help: Vec<&str> = help.trim().lines().map(str::trim_end).collect();
     let _ = write!(text, "\n## {path}\n\n```text\n{}\n```\n", help.join("\n"));

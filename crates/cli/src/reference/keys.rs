@@ -27,7 +27,7 @@ pub(super) fn configuration() -> String {
         // Writing into a String cannot fail.
         let _ = write!(text, "\n## hansa {}\n\n{head}\n", kind.as_str());
         let object = resolve(&root, &root);
-        keys(&root, &object, &Place { path: "", above: &Value::Null, depth: 0 }, &mut text);
+        keys(&root, &object, &Place { path: "", above: &Value::Null, depth: 0, within: None }, &mut text);
     }
     text
 }
@@ -38,23 +38,30 @@ struct Place<'a> {
     /// The default of the whole object, which holds those of its keys.
     above: &'a Value,
     depth: usize,
+    /// The object around, if it may be left out.
+    within: Option<&'a str>,
 }
 
 /// Writes a line for each key below an object.
 fn keys(root: &Value, object: &Map<String, Value>, place: &Place<'_>, text: &mut String) {
     let Some(properties) = object.get("properties").and_then(Value::as_object) else { return };
     let required = object.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.is_some_and(|all| all.iter().any(|r| r == name));
     for (name, schema) in properties {
         let path = if place.path.is_empty() { name.clone() } else { format!("{}.{name}", place.path) };
         let found = resolve(root, schema);
         let default = place.above.get(name).or_else(|| schema.get("default")).unwrap_or(&Value::Null);
         if found.contains_key("properties") && place.depth < MOST_DEPTH {
-            let place = Place { path: &path, above: default, depth: place.depth + 1 };
+            let within = (default.is_null() && !is_required(name)).then_some(path.as_str());
+            let place = Place { path: &path, above: default, depth: place.depth + 1, within };
             keys(root, &found, &place, text);
             continue;
         }
         let shown = match default {
-            _ if required.is_some_and(|all| all.iter().any(|r| r == name)) => "**required**".to_owned(),
+            _ if is_required(name) => match place.within {
+                Some(object) => format!("required with `{object}`"),
+                None => "**required**".to_owned(),
+            },
             Value::Null => String::new(),
             value => format!("`{}`", plain(value)),
         };
