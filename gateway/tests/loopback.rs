@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use world::{Echo, LONG, World, ask, closed_port, until};
 
@@ -300,4 +300,38 @@ async fn datagrams_pass_unchanged_to_the_right_client_and_large_ones_are_counted
     client.send(&[1; 60_000]).await.unwrap();
     let dropped = "hansa_datagrams_dropped_total{reason=\"too_large\"}";
     until(|| async { world.members[0].nodes[0].metric(dropped).await >= 1.0 }).await;
+}
+
+/// A port that swallows every attempt to connect: its queue is full and nobody accepts.
+async fn swallowing() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    let limit = Duration::from_millis(200);
+    while let Ok(stream) = tokio::time::timeout(limit, TcpStream::connect(address)).await {
+        queued.push(stream.unwrap());
+    }
+    (listener, queued)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_bytes_that_somebody_may_have_got_are_not_sent_again() {
+    let limits = "limits: {dialTimeout: 30s, answerTimeout: 300ms}\n";
+    let mut world = World::with(&[("a", 1), ("b", 1), ("c", 1)], limits).await;
+    let (silent, _queued) = swallowing().await;
+    let c = Echo::start("c:").await;
+    world.member("b").export("shop/web", &[silent.local_addr().unwrap().port()]);
+    world.member("c").export("shop/web", &[c.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    let mut answered = 0;
+    // Each goes to b or c by a draw; the first that goes to b gets silence, and must end.
+    while answered < 64 && ask(vip, "hello").await.is_ok() {
+        answered += 1;
+    }
+    assert!(answered < 64, "silence after first bytes was hidden by sending them again");
+    assert_eq!(c.bytes.load(Ordering::SeqCst), answered * "hello".len());
 }
