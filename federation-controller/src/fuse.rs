@@ -14,7 +14,6 @@ use hansa_core::Millis;
 use hansa_core::catalog::{Catalog, ClusterInfo, GatewayInfo};
 use hansa_core::code::control;
 use hansa_core::locality::Locality;
-use hansa_core::merge::merge;
 use hansa_core::mesh::{Failback, Mesh, Peer, RouteTable, Sibling};
 use hansa_core::name::{ClusterId, NodeId, ServiceName};
 use hansa_core::zone::Zone;
@@ -28,11 +27,17 @@ use tracing::{info, warn};
 use crate::authority::Authority;
 use crate::feeds::Feeds;
 use crate::nodes::{Kind, Node, Nodes};
-use crate::project::{self, Addresses, Listening, Routes};
+use crate::project::{self, Listening, Routes};
 use crate::roster::{Entry, Roster};
 use crate::source::Own;
 use crate::store::Store;
 use crate::vips::Vips;
+
+mod made;
+mod view;
+
+use made::{Inputs, Made};
+pub use view::View;
 
 /// A burst of changes is taken together for so long, or for as long as the last run took.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -51,42 +56,6 @@ pub struct Facts {
     pub locality: Locality,
     /// How slowly traffic returns.
     pub failback: Failback,
-}
-
-/// Everything made by one run, for `control`, `plan`, `peers` and `metrics`.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// The objects it was made of.
-    pub own: Arc<Own>,
-    /// Our catalog.
-    pub catalog: Arc<Catalog>,
-    /// All catalogs merged.
-    pub mesh: Arc<Mesh>,
-    /// What gateways get.
-    pub routes: Arc<RouteTable>,
-    /// What DNS gets.
-    pub zone: Arc<Zone>,
-    /// Services that found no virtual address.
-    pub exhausted: BTreeSet<ServiceName>,
-    /// What is wrong now.
-    pub problems: Vec<Error>,
-    /// Versions that carry the own bundle in force: routes, and each peer's catalog.
-    pub bundle_at: (u64, BTreeMap<ClusterId, u64>),
-}
-
-impl View {
-    /// For `/debug/snapshot`.
-    pub fn to_json(&self) -> String {
-        let value = serde_json::json!({
-            "catalog": *self.catalog,
-            "routes": *self.routes,
-            "zone": *self.zone,
-            "imports": self.mesh.imports.values().collect::<Vec<_>>(),
-            "exhausted": self.exhausted.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "problems": self.problems,
-        });
-        value.to_string()
-    }
 }
 
 /// A name that is out of DNS while its listeners still stand.
@@ -121,9 +90,11 @@ pub struct Parts {
 /// The state between runs.
 pub struct Fuse {
     parts: Parts,
-    routes: Routes,
-    zone: Zone,
+    made: Option<Made>,
+    table: Arc<RouteTable>,
+    zone: Arc<Zone>,
     zone_open: bool,
+    zone_bundle: Arc<str>,
     /// The first routes version of this epoch; gateways must have come this far.
     first_routes: u64,
     introduced: BTreeMap<IpAddr, u64>,
@@ -131,28 +102,24 @@ pub struct Fuse {
     /// Gateways published last: they stay when none is left.
     gateways: BTreeMap<NodeId, GatewayInfo>,
     declared: Option<Arc<Own>>,
+    published: Option<(Arc<Own>, Arc<Catalog>, BTreeSet<ClusterId>)>,
     bundle: (u64, u64, BTreeMap<ClusterId, u64>),
     problems: Vec<Error>,
     view: watch::Sender<Option<Arc<View>>>,
 }
 
-struct Allocator<'a> {
-    vips: &'a mut Vips,
-    slots: &'a BTreeMap<NodeId, u32>,
-    used: BTreeSet<String>,
-    exhausted: BTreeSet<ServiceName>,
-    now: Millis,
-}
-
-impl Addresses for Allocator<'_> {
-    fn of(&mut self, service: &ServiceName, key: &str) -> BTreeMap<NodeId, Vec<IpAddr>> {
-        let Some(number) = self.vips.number(key, self.now) else {
-            self.exhausted.insert(service.clone());
-            return BTreeMap::new();
-        };
-        self.used.insert(key.to_owned());
-        let by_gateway = self.slots.iter().map(|(id, slot)| (id.clone(), self.vips.addresses(*slot, number)));
-        by_gateway.collect()
+/// The table before the first run.
+fn empty(parts: &Parts) -> RouteTable {
+    RouteTable {
+        cluster: parts.facts.cluster.clone(),
+        trust_domain: parts.authority.domain().clone(),
+        locality: parts.facts.locality.clone(),
+        bundle: "".into(),
+        deny: BTreeSet::new(),
+        failback: parts.facts.failback,
+        peers: BTreeMap::new(),
+        siblings: BTreeMap::new(),
+        services: Routes::new(),
     }
 }
 
@@ -167,15 +134,18 @@ impl Fuse {
     pub fn new(parts: Parts) -> (Self, watch::Receiver<Option<Arc<View>>>) {
         let (view, reader) = watch::channel(None);
         let fuse = Self {
+            table: Arc::new(empty(&parts)),
             parts,
-            routes: Routes::new(),
-            zone: Zone::default(),
+            made: None,
+            zone: Arc::default(),
             zone_open: false,
+            zone_bundle: "".into(),
             first_routes: 0,
             introduced: BTreeMap::new(),
             withdrawn: BTreeMap::new(),
             gateways: BTreeMap::new(),
             declared: None,
+            published: None,
             bundle: (0, 0, BTreeMap::new()),
             problems: Vec::new(),
             view,
@@ -236,16 +206,19 @@ impl Fuse {
         let peers = self.parts.roster.all();
         let gateways = self.parts.nodes.all(Kind::Gateway);
         let slots = self.slots(&gateways);
-        let catalog = self.catalog(&own, &gateways);
-        let accepted = peers.values().filter_map(|entry| entry.catalog.as_deref());
-        let mesh = merge(std::iter::once(&catalog).chain(accepted));
-        self.clocks(&mesh, now);
-
-        let slots_of = &slots;
-        let (used, exhausted) = (BTreeSet::new(), BTreeSet::new());
-        let mut allocator = Allocator { vips: &mut self.parts.vips, slots: slots_of, used, exhausted, now };
-        let mut routes = project::routes(&mesh, &own, &mut allocator);
-        let (mut used, exhausted) = (allocator.used, allocator.exhausted);
+        let catalog = Arc::new(self.catalog(&own, &gateways));
+        let accepted: Vec<Arc<Catalog>> = peers.values().filter_map(|entry| entry.catalog.clone()).collect();
+        let inputs = Inputs { own: Arc::clone(&own), accepted, slots };
+        let made = match self.made.take() {
+            // With some left out, addresses may have come free.
+            Some(made) if made.exhausted.is_empty() && made.inputs.same(&inputs) => made,
+            _ => Made::new(inputs, &catalog, &mut self.parts.vips, now),
+        };
+        self.clocks(&made.mesh, now);
+        let (mut routes, mut used) = (made.routes.clone(), made.used.clone());
+        let (mesh, exhausted, slots) =
+            (Arc::clone(&made.mesh), made.exhausted.clone(), made.inputs.slots.clone());
+        self.made = Some(made);
         self.keep_withdrawn(&mut routes, &mut used);
         self.parts.vips.release_others(&used, now);
         self.exhausted(&exhausted);
@@ -254,15 +227,15 @@ impl Fuse {
         self.parts.store.commit(batch).await;
 
         let table = self.table(routes, &peers, &gateways, &slots);
-        self.publish_routes(&table);
+        let table = self.publish_routes(table);
         let waits = self.publish_zone(&table, &gateways);
         self.publish_catalogs(&catalog, &own, &peers);
         let view = View {
             own,
-            catalog: Arc::new(catalog),
-            mesh: Arc::new(mesh),
-            routes: Arc::new(table),
-            zone: Arc::new(self.zone.clone()),
+            catalog,
+            mesh,
+            routes: table,
+            zone: Arc::clone(&self.zone),
             exhausted,
             problems: self.problems.clone(),
             bundle_at: (self.bundle.1, self.bundle.2.clone()),
@@ -352,7 +325,7 @@ impl Fuse {
     fn keep_withdrawn(&mut self, routes: &mut Routes, used: &mut BTreeSet<String>) {
         self.withdrawn.retain(|name, _| !routes.contains_key(name));
         let servers = self.parts.nodes.all(Kind::Dns);
-        for (name, route) in &self.routes {
+        for (name, route) in &self.table.services {
             if routes.contains_key(name) {
                 continue;
             }
@@ -420,9 +393,13 @@ impl Fuse {
         }
     }
 
-    fn publish_routes(&mut self, table: &RouteTable) {
+    /// Publishes the routes. Returns the table in force.
+    fn publish_routes(&mut self, table: RouteTable) -> Arc<RouteTable> {
         let publisher = self.parts.feeds.routes();
-        publisher.replace(convert::routes::rows(table));
+        if self.first_routes > 0 && *self.table == table {
+            return Arc::clone(&self.table);
+        }
+        publisher.replace(convert::routes::rows(&table));
         let version = publisher.position().version;
         if self.first_routes == 0 {
             self.first_routes = version;
@@ -430,12 +407,13 @@ impl Fuse {
         let before = std::mem::take(&mut self.introduced);
         let vips = table.services.values().flat_map(|route| project::vips(route));
         self.introduced = vips.map(|ip| (*ip, before.get(ip).copied().unwrap_or(version))).collect();
-        self.routes.clone_from(&table.services);
+        self.table = Arc::new(table);
         let sequence = self.parts.authority.bundle().borrow().sequence;
         if self.bundle.0 != sequence {
             self.bundle = (sequence, version, BTreeMap::new());
         }
         self.parts.feeds.open_routes();
+        Arc::clone(&self.table)
     }
 
     /// Publishes the zone, unless gateways known from before a restart are still waited for.
@@ -450,8 +428,12 @@ impl Fuse {
         let present = table.services.iter().filter(|(name, _)| !self.withdrawn.contains_key(*name));
         let zone = listening.zone(present.map(|(_, route)| route));
         let publisher = self.parts.feeds.zone();
-        publisher.replace(convert::zone::rows(&self.parts.facts.cluster, &table.bundle, &zone));
-        self.zone = zone;
+        let same = self.zone_open && *self.zone == zone && self.zone_bundle == table.bundle;
+        if !same {
+            publisher.replace(convert::zone::rows(&self.parts.facts.cluster, &table.bundle, &zone));
+            self.zone = Arc::new(zone);
+            self.zone_bundle = Arc::clone(&table.bundle);
+        }
         self.zone_open = true;
         self.parts.feeds.open_zone();
         let zone_version = publisher.position().version;
@@ -462,7 +444,21 @@ impl Fuse {
         None
     }
 
-    fn publish_catalogs(&mut self, catalog: &Catalog, own: &Own, peers: &BTreeMap<ClusterId, Entry>) {
+    fn publish_catalogs(
+        &mut self,
+        catalog: &Arc<Catalog>,
+        own: &Arc<Own>,
+        peers: &BTreeMap<ClusterId, Entry>,
+    ) {
+        let to: BTreeSet<ClusterId> = peers.keys().cloned().collect();
+        let new = (Arc::clone(own), catalog.clone(), to);
+        if self
+            .published
+            .as_ref()
+            .is_some_and(|old| Arc::ptr_eq(&old.0, own) && old.1 == new.1 && old.2 == new.2)
+        {
+            return;
+        }
         let rows = convert::catalog::rows(catalog);
         for id in peers.keys() {
             let publisher = self.parts.feeds.catalog(id);
@@ -471,5 +467,6 @@ impl Fuse {
         }
         self.parts.feeds.retain_catalogs(|id| peers.contains_key(id));
         self.bundle.2.retain(|id, _| peers.contains_key(id));
+        self.published = Some(new);
     }
 }

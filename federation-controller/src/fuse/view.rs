@@ -1,0 +1,48 @@
+//! What one run made, for those who read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hansa_api::view::Error;
+use hansa_core::catalog::Catalog;
+use hansa_core::mesh::{Mesh, RouteTable};
+use hansa_core::name::{ClusterId, ServiceName};
+use hansa_core::zone::Zone;
+
+use crate::source::Own;
+
+/// Everything made by one run, for `control`, `plan`, `peers` and `metrics`.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The objects it was made of.
+    pub own: Arc<Own>,
+    /// Our catalog.
+    pub catalog: Arc<Catalog>,
+    /// All catalogs merged.
+    pub mesh: Arc<Mesh>,
+    /// What gateways get.
+    pub routes: Arc<RouteTable>,
+    /// What DNS gets.
+    pub zone: Arc<Zone>,
+    /// Services that found no virtual address.
+    pub exhausted: BTreeSet<ServiceName>,
+    /// What is wrong now.
+    pub problems: Vec<Error>,
+    /// Versions that carry the own bundle in force: routes, and each peer's catalog.
+    pub bundle_at: (u64, BTreeMap<ClusterId, u64>),
+}
+
+impl View {
+    /// For `/debug/snapshot`.
+    pub fn to_json(&self) -> String {
+        let value = serde_json::json!({
+            "catalog": *self.catalog,
+            "routes": *self.routes,
+            "zone": *self.zone,
+            "imports": self.mesh.imports.values().collect::<Vec<_>>(),
+            "exhausted": self.exhausted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "problems": self.problems,
+        });
+        value.to_string()
+    }
+}
