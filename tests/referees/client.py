@@ -29,14 +29,16 @@ def tunnel(peer, authority, more=()):
     return stream_id
 
 
-def udp(peer, authority):
+def udp(peer, target):
+    """Opens a connect-udp flow; its target is in the path (RFC 9298)."""
+    host, port = target.rsplit(":", 1)
     stream_id = peer._quic.get_next_available_stream_id()
     head = [
         (":method", "CONNECT"),
         (":protocol", "connect-udp"),
         (":scheme", "https"),
-        (":authority", authority),
-        (":path", "/.well-known/masque/udp/telemetry.ops/9000/"),
+        (":authority", "gateway.example:15443"),
+        (":path", f"/.well-known/masque/udp/{host}/{port}/"),
         ("capsule-protocol", "?1"),
     ]
     peer.headers(stream_id, head)
@@ -86,8 +88,29 @@ async def talk(peer, authority, *texts):
 
 @case
 async def refused(peer, authority):
-    """Asks for a tunnel that it will not get."""
-    return await over(peer, tunnel(peer, authority))
+    """Asks for a tunnel that it will not get, or over a connection that does not last."""
+    report = await over(peer, tunnel(peer, authority))
+    return {**report, "closed": peer.closed_with}
+
+
+@case
+async def ask(peer, authority, text, *more):
+    """Says `text` at once, behind the CONNECT, and listens to the end."""
+    stream_id = tunnel(peer, authority, [pair.split("=", 1) for pair in more])
+    peer.data(stream_id, text.encode().decode("unicode_escape").encode())
+    return await over(peer, stream_id)
+
+
+@case
+async def last_words(peer, authority):
+    """Holds a tunnel until the server sends GOAWAY, says so, and then ends it."""
+    stream_id = tunnel(peer, authority)
+    await answered(peer, stream_id)
+    say(waiting=True)
+    await peer.until(peer.goaways)
+    late = await over(peer, tunnel(peer, authority))
+    peer.data(stream_id, b"", end=True)
+    return {"goaways": peer.goaways(), "late": late, "running": await over(peer, stream_id)}
 
 
 @case
@@ -126,16 +149,16 @@ async def reset(peer, authority, code):
 
 
 @case
-async def datagrams(peer, authority, *sizes):
+async def datagrams(peer, target, *sizes):
     """Sends datagrams of these sizes, and waits for as many."""
-    stream_id = udp(peer, authority)
+    stream_id = udp(peer, target)
     await answered(peer, stream_id)
     stream = peer.stream(stream_id)
     for number, size in enumerate(map(int, sizes)):
         # Context id 0 (RFC 9298), then the payload. One by one: a datagram may be lost, a
         # sequence on an idle loopback is not.
         peer.datagram(stream_id, b"\0" + bytes([97 + number]) * size)
-        await peer.until(lambda: len(stream.datagrams) > number)
+        await peer.until(lambda: len(stream.datagrams) > number or stream.ended)
     # An unknown capsule, then the end of the flow.
     peer.data(stream_id, encode_frame(0x29, b"unknown"), end=True)
     report = await over(peer, stream_id)

@@ -15,7 +15,7 @@ use crate::ours::Certificate;
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// The interpreter of the environment that `scripts/deps.sh` makes.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
     let python = cache.unwrap_or_default().join("hansa/referees/bin/python");
@@ -23,15 +23,20 @@ fn python() -> PathBuf {
     python
 }
 
+/// Where a script lies.
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("referees").join(name)
+}
+
 fn script(name: &str) -> Command {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("referees").join(name);
     let mut command = Command::new(python());
     // -B: the clone stays as it is.
-    command.arg("-B").arg(path).kill_on_drop(true).stdout(Stdio::piped());
+    command.arg("-B").arg(path(name)).kill_on_drop(true).stdout(Stdio::piped());
     command
 }
 
-fn parse(line: &str) -> Value {
+/// One line of a script; that it broke off is a failure.
+pub(crate) fn parse(line: &str) -> Value {
     let seen: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     assert!(seen.get("failed").is_none(), "the referee broke off: {}", seen["failed"]);
     seen

@@ -115,7 +115,7 @@ async fn their_resets_carry_their_codes() {
 #[tokio::test]
 async fn udp_goes_both_ways_in_all_sizes() {
     let sizes = ["0", "1", "512", "1100"];
-    let args = [&["gateway.example:15443"], &sizes[..]].concat();
+    let args = [&["telemetry.ops:9000"], &sizes[..]].concat();
     let (seen, (protocol, rest)) = play("datagrams", &args, async |end| {
         let (head, respond, mut recv) = end.requests.next().await.unwrap();
         let (sender, mut receiver) = recv.datagrams().unwrap();
@@ -126,6 +126,7 @@ async fn udp_goes_both_ways_in_all_sizes() {
         }
         let rest = read_all(&mut recv).await;
         send.finish().await.unwrap();
+        assert_eq!(head.path.as_deref(), Some("/.well-known/masque/udp/telemetry.ops/9000/"));
         (head.protocol, rest)
     })
     .await;

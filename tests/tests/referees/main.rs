@@ -7,4 +7,8 @@ mod aioquic;
 mod codec_asks;
 mod codec_hostile;
 mod codec_serves;
+mod envoy;
+mod fabric;
+mod gateway;
 mod ours;
+mod tools;
