@@ -285,3 +285,52 @@ async fn a_certificate_gets_what_its_role_may_follow_and_nothing_else() {
         run.abort();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_is_rotated_once_everybody_acknowledged_it() {
+    let net = Net::default();
+    let (a, _ga, b, _gb) = pair(&net).await;
+    assert_eq!(b.join(&a.invite().await).await.0, 200);
+    let phase = |phase: &str| serde_json::json!({"phase": phase, "force": false});
+    let (status, trust) = a.call("POST", "/v1/trust/rotate", phase("publish")).await;
+    assert_eq!((status, trust["rotation"].as_str()), (200, Some("published")), "{trust}");
+    let activated = async {
+        loop {
+            let (status, answer) = a.call("POST", "/v1/trust/rotate", phase("activate")).await;
+            if status == 200 {
+                return answer;
+            }
+            assert_eq!(answer["code"], "HNS-3012", "{answer}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answer = tokio::time::timeout(LONG, activated).await.unwrap();
+    assert_eq!((answer["rotation"].as_str(), answer["roots"].as_array().unwrap().len()), (Some("active"), 2));
+    // The old root signed leaves that still live.
+    assert_eq!(a.call("POST", "/v1/trust/rotate", phase("retire")).await.0, 409);
+    // Whoever comes now meets the new root, and b knows it: an export still travels.
+    let (id, net, dir) = a.stop().await;
+    let a = Member::on(id, &net, dir).await;
+    a.publish("web.yaml", &export("web", ""));
+    let known = |s: &hansa_controller::control::State| {
+        s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")))
+    };
+    b.until("the export under the new root", known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_and_chattering_strangers_keep_nobody_out() {
+    use tokio::io::AsyncWriteExt;
+    let member = Member::new("a", &Net::default()).await;
+    let mut strangers = Vec::new();
+    for n in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(member.listen).await.unwrap();
+        if n % 2 == 0 {
+            // The controller may have closed it already.
+            let _ = stream.write_all(&[0x16; 4_096]).await;
+        }
+        strangers.push(stream);
+    }
+    let gateway = member.gateway("g-1").await;
+    gateway.until("the first table", |_| true).await;
+}
