@@ -40,11 +40,17 @@ pub fn choose(wanted: Option<NetMode>) -> NetMode {
     };
     if rustix::process::geteuid().is_root() && works(&["--net", "--mount"]) {
         NetMode::Netns
-    } else if works(&["--user", "--map-root-user", "--net", "--mount"]) {
+    } else if works(&["--user", "--map-root-user", "--net", "--mount"]) && tun() {
         NetMode::Userns
     } else {
         NetMode::Loopback
     }
+}
+
+/// Gateways hold their addresses on a device that ends with them; its door is closed to users on some
+/// machines.
+fn tun() -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_ok()
 }
 
 /// For a new lab: in `userns` mode runs this program again inside; returns when it is in place.
