@@ -51,7 +51,7 @@ pub(crate) async fn run(args: &CheckArgs, context: &Context) -> Result<Exit, Fai
     if check.paths.is_empty()
         && let Some(wanted) = &args.name
     {
-        let cause = "no path leads to it: nothing exports it, or no gateway is connected";
+        let cause = "no path to walk: nothing serves it, or it has UDP ports alone";
         let object = format!("service {}", wanted.service);
         return Err(Failure::new(Exit::Findings, cli::NOT_FOUND, object, cause));
     }

@@ -59,14 +59,14 @@ enum Command {
     Down,
     /// Show what is up
     Status,
-    /// Break something: gateway:MEMBER/NAME, controller:MEMBER, member:MEMBER, udp:MEMBER, …
+    /// Break something
     Break {
-        /// What to break
+        /// endpoint, gateway, controller, dns, member or udp; with a target: gateway:rack-1/gateway-2
         what: String,
     },
     /// Undo a break
     Heal {
-        /// What to heal
+        /// As it was broken
         what: String,
     },
     /// Run any program as a client inside a member, with that member's DNS

@@ -84,6 +84,10 @@ fn render(status: &view::Status, color: bool) -> String {
     );
     for (name, nodes) in [("GATEWAY", &status.gateways), ("DNS", &status.dns)] {
         text.push('\n');
+        if nodes.is_empty() {
+            let _ = writeln!(text, "{name}: none connected; enrol one with `hansa enroll`");
+            continue;
+        }
         text.push_str(&servers(name, nodes, color));
     }
     text.push('\n');
