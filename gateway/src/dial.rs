@@ -22,6 +22,9 @@ use crate::reach::{Path, Tracks};
 /// All dials of one request together take at most so many times the limit of one.
 const TRIES: u32 = 3;
 
+/// Pause before a dial is tried again that failed for lack of descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Why no endpoint could be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DialError {
@@ -109,7 +112,17 @@ impl Dialer {
     pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Dialed, DialError> {
         let load = self.take(address);
         let path = Path::Endpoint(address);
-        match tokio::time::timeout(self.limit, TcpStream::connect(address)).await {
+        let end = Instant::now() + self.limit;
+        let connected = loop {
+            match tokio::time::timeout_at(end, TcpStream::connect(address)).await {
+                // Connections end all the time, and give back what is short.
+                Ok(Err(error)) if is_own(&error) && Instant::now() + PAUSE < end => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => break other,
+            }
+        };
+        match connected {
             Ok(Ok(stream)) => {
                 self.tracks.record(&path, Event::Succeeded);
                 // Nagle would hold back the small writes of what passes through.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use futures::StreamExt as _;
 use hansa_core::catalog::Protocol;
 use hansa_core::code::{Code, gateway as codes};
 use hansa_core::mesh::RouteTable;
@@ -132,32 +133,44 @@ fn explain(plane: &Plane, about: &About) -> Result<Explain, String> {
     Ok(Explain { id: plane.id.clone(), tiers: tiers.collect(), chosen, panic: spread.panic })
 }
 
+/// Paths walked at once.
+const WALKERS: usize = 32;
+
 async fn check(plane: &Plane, about: &About) -> Check {
     let table = plane.table();
-    let mut paths = Vec::new();
+    let mut walks = Vec::new();
     for row in table.services.values() {
         if about.service.as_ref().is_some_and(|wanted| *wanted != row.service) {
             continue;
         }
-        let ports: BTreeSet<u16> =
-            row.ports.iter().filter(|p| p.protocol == Protocol::Tcp).map(|p| p.port).collect();
-        for port in ports.into_iter().filter(|p| about.port.is_none_or(|wanted| wanted == *p)) {
-            let serving = row.clusters.iter().filter(|(_, c)| c.ports.contains(&(Protocol::Tcp, port)));
+        let ports: BTreeSet<(Protocol, u16)> = row.ports.iter().map(|p| (p.protocol, p.port)).collect();
+        for port in ports.into_iter().filter(|p| about.port.is_none_or(|wanted| wanted == p.1)) {
+            let serving = row.clusters.iter().filter(|(_, c)| c.ports.contains(&port));
             for (cluster, _) in serving {
                 if about.peer.as_ref().is_some_and(|wanted| wanted != cluster) {
                     continue;
                 }
                 let host = row.hosts.iter().find(|h| h.cluster == *cluster && h.ready);
                 let host = host.map(|h| (h.hostname.clone(), h.cluster.clone()));
-                let what = What { service: row.service.clone(), host, port };
-                match *cluster == table.cluster {
-                    true => paths.push(walk_local(plane, &table, &what).await),
-                    false => paths.extend(walk_peer(plane, &table, cluster, &what).await),
-                }
+                walks.push((
+                    cluster.clone(),
+                    port.0,
+                    What { service: row.service.clone(), host, port: port.1 },
+                ));
             }
         }
     }
-    Check { paths }
+    let walked = futures::stream::iter(walks).map(|(cluster, protocol, what)| {
+        let table = table.clone();
+        async move {
+            match cluster == table.cluster {
+                true => vec![walk_local(plane, &table, (protocol, &what)).await],
+                false => walk_peer(plane, &table, &cluster, (protocol, &what)).await,
+            }
+        }
+    });
+    let paths: Vec<Vec<CheckPath>> = walked.buffer_unordered(WALKERS).collect().await;
+    Check { paths: paths.into_iter().flatten().collect() }
 }
 
 fn hop(id: &'static str, begun: Instant, result: Result<String, (Code, String)>) -> Hop {
@@ -172,12 +185,17 @@ fn behind(id: &'static str) -> Hop {
     Hop { id, ok: None, code: None, seconds: None, detail: String::new() }
 }
 
-async fn walk_local(plane: &Plane, table: &RouteTable, what: &What) -> CheckPath {
+async fn walk_local(plane: &Plane, table: &RouteTable, (protocol, what): (Protocol, &What)) -> CheckPath {
     let begun = Instant::now();
     let local = table.services.get(&what.service).and_then(|row| row.local.as_ref());
-    let addresses: Vec<_> = local.into_iter().flat_map(|l| dialable(l, (Protocol::Tcp, what.port))).collect();
+    let addresses: Vec<_> = local.into_iter().flat_map(|l| dialable(l, (protocol, what.port))).collect();
     let mut result = Err((codes::NO_ENDPOINT, "no ready endpoint".to_owned()));
     for address in addresses {
+        if protocol == Protocol::Udp {
+            // Datagrams have no answer to a dial.
+            result = Ok(format!("{address} is ready"));
+            continue;
+        }
         let connect = tokio::net::TcpStream::connect(address);
         result = match tokio::time::timeout(plane.limits.dial_timeout.get(), connect).await {
             Ok(Ok(_)) => Ok(address.to_string()),
@@ -198,7 +216,12 @@ async fn walk_local(plane: &Plane, table: &RouteTable, what: &What) -> CheckPath
 }
 
 /// One path through each gateway that the peer has.
-async fn walk_peer(plane: &Plane, table: &RouteTable, cluster: &ClusterId, what: &What) -> Vec<CheckPath> {
+async fn walk_peer(
+    plane: &Plane,
+    table: &RouteTable,
+    cluster: &ClusterId,
+    (protocol, what): (Protocol, &What),
+) -> Vec<CheckPath> {
     let reach = plane.tunnels.reach().borrow().clone();
     let seen = reach.peers.get(cluster);
     let mut gateways: BTreeSet<NodeId> =
@@ -217,7 +240,7 @@ async fn walk_peer(plane: &Plane, table: &RouteTable, cluster: &ClusterId, what:
         if broken {
             hops.extend([behind("peer-gateway"), behind("endpoint")]);
         } else {
-            hops.extend(walk_gateway(plane, cluster, what, gateway.clone()).await);
+            hops.extend(walk_gateway(plane, cluster, what, (protocol, gateway.clone())).await);
         }
         paths.push(CheckPath {
             service: format!("{}:{}", what.service, what.port),
@@ -230,10 +253,15 @@ async fn walk_peer(plane: &Plane, table: &RouteTable, cluster: &ClusterId, what:
     paths
 }
 
-async fn walk_gateway(plane: &Plane, cluster: &ClusterId, what: &What, via: NodeId) -> [Hop; 2] {
+async fn walk_gateway(
+    plane: &Plane,
+    cluster: &ClusterId,
+    what: &What,
+    (protocol, via): (Protocol, NodeId),
+) -> [Hop; 2] {
     let begun = Instant::now();
     let answered = "it answered".to_owned();
-    match prober::ask(plane, cluster, what, Some(via)).await {
+    match prober::ask(plane, cluster, what, (protocol, Some(via))).await {
         Ok(()) => [hop("peer-gateway", begun, Ok(answered)), hop("endpoint", begun, Ok(String::new()))],
         Err((0, why)) => [hop("peer-gateway", begun, Err((codes::PATH_LOST, why))), behind("endpoint")],
         Err((403, why)) => [hop("peer-gateway", begun, Err((codes::DENIED, why))), behind("endpoint")],

@@ -95,7 +95,7 @@ pub struct Gateway {
 }
 
 enum Feed {
-    Controller { link: Link, tables: Tables },
+    Controller { link: Link, tables: Box<Tables> },
     Fixed { table: watch::Receiver<Arc<RouteTable>>, current: watch::Sender<Current> },
 }
 
@@ -128,7 +128,7 @@ impl Gateway {
                 let domain = link.trust_domain();
                 let tables = Tables::load(&config.state_dir, &config.cluster, &domain, link.trust().clone());
                 let (plain, current) = (tables.plain(), tables.current());
-                (link.tls().clone(), plain, current, Feed::Controller { link, tables })
+                (link.tls().clone(), plain, current, Feed::Controller { link, tables: Box::new(tables) })
             }
             Table::Fixed(tls, table) => {
                 let first = table.borrow().clone();

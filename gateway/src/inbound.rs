@@ -171,7 +171,8 @@ fn failed(error: &DialError) -> Refusal {
     }
 }
 
-async fn finish_probe(mut send: SendHalf) -> Outcome {
+/// A probe's end: answered, and no byte.
+pub(crate) async fn finish_probe(mut send: SendHalf) -> Outcome {
     let _ = tokio::time::timeout(Duration::from_secs(1), send.finish()).await;
     Outcome::Probe
 }

@@ -26,6 +26,8 @@ mod watch_one;
 /// A sibling that was never met is not taken for dead before so long after our start: it may be
 /// starting too.
 const PATIENCE: Duration = Duration::from_millis(2_500);
+/// Who asked so lately is not dead.
+const FRESH: Duration = Duration::from_millis(700);
 /// How often waiting handovers are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -86,6 +88,7 @@ pub(crate) fn begin(plane: &Arc<Plane>, parts: Parts) -> Standing {
         states: BTreeMap::new(),
         watches: BTreeMap::new(),
         leaving: BTreeMap::new(),
+        asked: BTreeMap::new(),
         seen,
         begun: Instant::now(),
     };
@@ -103,6 +106,8 @@ struct Keeper {
     watches: BTreeMap<NodeId, (std::net::SocketAddr, CancellationToken)>,
     /// Siblings that want their addresses back, with those who wait for the answer.
     leaving: BTreeMap<NodeId, Vec<oneshot::Sender<()>>>,
+    /// When a sibling last asked: it lives, whatever an older look at it said.
+    asked: BTreeMap<NodeId, Instant>,
     seen: mpsc::Sender<Seen>,
     begun: Instant,
 }
@@ -127,7 +132,7 @@ impl Keeper {
                     std::future::pending::<()>().await;
                 },
                 Some(seen) = events.recv() => self.saw(seen),
-                Some(ask) = asked.recv() => self.leaving.entry(ask.sibling).or_default().push(ask.released),
+                Some(ask) = asked.recv() => self.ask(ask),
                 _ = tick.tick(), if self.is_waiting() => {}
             }
         }
@@ -159,6 +164,16 @@ impl Keeper {
         }
     }
 
+    fn ask(&mut self, ask: Ask) {
+        let id = ask.sibling;
+        self.asked.insert(id.clone(), Instant::now());
+        if let Some(State::Dead { .. }) = self.states.get(&id) {
+            // Else its addresses would be taken again as soon as they are given back.
+            self.states.insert(id.clone(), State::Up { granted: true });
+        }
+        self.leaving.entry(id).or_default().push(ask.released);
+    }
+
     fn saw(&mut self, seen: Seen) {
         let (id, next) = match seen {
             // The grant may come before the first ping's answer.
@@ -168,6 +183,9 @@ impl Keeper {
             }
             Seen::Granted(id) => (id, State::Up { granted: true }),
             Seen::Dead(id) => {
+                if self.asked.get(&id).is_some_and(|at| at.elapsed() < FRESH) {
+                    return;
+                }
                 let met = match self.states.get(&id) {
                     Some(State::Up { .. }) => true,
                     Some(State::Dead { met }) => *met,

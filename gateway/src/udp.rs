@@ -118,13 +118,19 @@ impl Carrier<'_> {
     async fn forward(&mut self, sender: Option<&DatagramSender>, datagram: Bytes) -> Result<(), Broken> {
         let n = datagram.len();
         match sender {
-            Some(sender) => match sender.send(CONTEXT.chain(datagram)) {
-                Ok(()) => {}
-                Err(DatagramError::TooLarge { .. }) => return Ok(dropped(self.metrics, "too_large")),
-                Err(DatagramError::Busy) => return Ok(dropped(self.metrics, "tunnel_busy")),
-                Err(DatagramError::Disabled) => return Ok(dropped(self.metrics, "unsupported")),
-                Err(_) => return Err(Broken::Lost),
-            },
+            Some(sender) => {
+                let reason = match sender.send(CONTEXT.chain(datagram)) {
+                    Ok(()) => None,
+                    Err(DatagramError::TooLarge { .. }) => Some("too_large"),
+                    Err(DatagramError::Busy) => Some("tunnel_busy"),
+                    Err(DatagramError::Disabled) => Some("unsupported"),
+                    Err(DatagramError::Connection(_)) => return Err(Broken::Lost),
+                };
+                if let Some(reason) = reason {
+                    dropped(self.metrics, reason);
+                    return Ok(());
+                }
+            }
             None => {
                 let mut out = BytesMut::with_capacity(n + 16);
                 capsule::encode_header(capsule::DATAGRAM, n as u64 + 1, &mut out);

@@ -1,5 +1,7 @@
 //! Gateways in one process on loopback: what a client sees of the path to a peer's service.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 #[path = "loopback/world.rs"]
 mod world;
 

@@ -67,7 +67,7 @@ impl Gateway {
                 let held = standing.held.clone();
                 let reports = report::run(plane.clone(), about, handle.clone(), bound, held);
                 tasks.spawn_until_shutdown("report", reports);
-                let following = follow::run(plane.clone(), link, tables, feed, end.clone());
+                let following = follow::run(plane.clone(), link, *tables, feed, end.clone());
                 tasks.spawn_critical("feed", following);
                 Some(handle)
             }

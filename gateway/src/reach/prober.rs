@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Path, Snapshot, now};
 use crate::inbound::PROBE;
 use crate::plane::{Plane, What};
-use crate::tunnel::{Open, ReachView};
+use crate::tunnel::{CONNECT_UDP, Open, ReachView};
 
 /// How often due probes are looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -113,7 +113,7 @@ async fn probe(plane: &Plane, path: &Path) -> bool {
         }
         Path::Service(cluster, service, port) => {
             let what = What { service: service.clone(), host: None, port: *port };
-            ask(plane, cluster, &what, None).await.is_ok()
+            ask(plane, cluster, &what, (Protocol::Tcp, None)).await.is_ok()
         }
     }
 }
@@ -123,11 +123,12 @@ pub(crate) async fn ask(
     plane: &Plane,
     cluster: &hansa_core::name::ClusterId,
     what: &What,
-    via: Option<hansa_core::name::NodeId>,
+    (protocol, via): (Protocol, Option<hansa_core::name::NodeId>),
 ) -> Result<(), (u16, String)> {
     let mut headers = HeaderMap::new();
     headers.insert(PROBE, HeaderValue::from_static("1"));
-    let head = Open { authority: what.authority(), protocol: None, headers, via, first: Bytes::new() };
+    let protocol = (protocol == Protocol::Udp).then_some(CONNECT_UDP);
+    let head = Open { authority: what.authority(), protocol, headers, via, first: Bytes::new() };
     let mut stream = plane.tunnels.open(cluster, head).await.map_err(|e| (0, e.to_string()))?;
     let limit = plane.limits.answer_timeout.get();
     match tokio::time::timeout(limit, stream.recv.response()).await {

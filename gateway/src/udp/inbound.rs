@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::net::UdpSocket;
 
 use super::{Bounds, Carrier, Near};
-use crate::inbound::{admit, refuse};
+use crate::inbound::{PROBE, admit, finish_probe, refuse};
 use crate::outcome::{Outcome, Refusal};
 use crate::plane::{Plane, Record};
 use crate::tunnel::Request;
@@ -87,6 +87,9 @@ pub(crate) async fn serve(plane: &Plane, request: Request, record: &mut Record) 
     let Ok(send) = request.responder.respond(StatusCode::OK, headers).await else {
         return Outcome::PathLost;
     };
+    if request.headers.contains_key(PROBE) {
+        return finish_probe(send).await;
+    }
     let moved = record.moved.clone();
     let carrier =
         Carrier { send, recv: request.recv, outbound: false, metrics: &plane.metrics, moved: &moved };

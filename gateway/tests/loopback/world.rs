@@ -385,7 +385,10 @@ impl Echo {
         let (count, moved) = (accepted.clone(), bytes.clone());
         let task = tokio::spawn(async move {
             loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
+                let Ok((mut stream, _)) = listener.accept().await else {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                };
                 count.fetch_add(1, Ordering::SeqCst);
                 let moved = moved.clone();
                 tokio::spawn(async move {
