@@ -90,7 +90,9 @@ async fn watch(
         act().map(|()| at)
     };
     let (ends, at) = futures::try_join!(watching, acting)?;
-    Ok(others.iter().zip(ends).map(|(id, end)| (*id, end.map(|end| clock::seconds(at, end)))).collect())
+    // Content before anything was done: then what was to change had never been there.
+    let after = |end: Option<u64>| end.filter(|end| *end >= at).map(|end| clock::seconds(at, end));
+    Ok(others.iter().zip(ends).map(|(id, end)| (*id, after(end))).collect())
 }
 
 /// Asks for every name until each serves, or is gone; when the last one did.
