@@ -1,5 +1,7 @@
 //! Manifests to core values: what is taken, what is refused, and with which reason.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use hansa_api::convert::{self, Object, Settings};
 use hansa_core::catalog::{Protocol, ServiceType};
 use hansa_core::code::manifest;

@@ -1,5 +1,7 @@
 //! Laws of `merge`: order of input, ports, conflicts.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use hansa_core::catalog::{

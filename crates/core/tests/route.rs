@@ -1,5 +1,7 @@
 //! Laws of `route`: shares, tiers, panic, order.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use hansa_core::catalog::{Affinity, EndpointCount, Port, Protocol, ServiceType};
