@@ -18,7 +18,12 @@ pub mod wire {
     pub use self::generated::hansa::*;
 
     mod generated {
-        #![allow(clippy::all, clippy::too_many_lines, reason = "generated code")]
+        #![allow(
+            clippy::all,
+            clippy::too_many_lines,
+            clippy::allow_attributes_without_reason,
+            reason = "generated code"
+        )]
         #![allow(missing_docs, unreachable_pub, unused_qualifications, reason = "generated code")]
         include!(concat!(env!("OUT_DIR"), "/hansa.rs"));
     }

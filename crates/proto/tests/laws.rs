@@ -1,5 +1,7 @@
 //! Laws of the wire: every value comes back as it was, and no bytes whatever make it panic.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

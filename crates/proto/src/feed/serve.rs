@@ -210,7 +210,8 @@ where
     let told = timeout(timing.connect, events.send(first)).await;
     told.map_err(|_| Status::resource_exhausted("too many events"))?
         .map_err(|_| Status::unavailable("shutting down"))?;
-    let session = Session::new(publisher.clone(), &hello, inbound, questions, (events.clone(), last), timing);
+    let session =
+        Session::new(publisher.clone(), &hello, (inbound, questions), (events.clone(), last), timing);
     let messages = stream::unfold(session, |mut session| async move {
         let message = session.next().await?;
         Some((message, session))

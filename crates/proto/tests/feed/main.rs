@@ -1,5 +1,7 @@
 //! The feed over real gRPC on in-memory streams: publisher on one side, follower on the other.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 mod bad_publishers;
 mod harness;
 

@@ -118,8 +118,7 @@ where
     pub(super) fn new(
         publisher: Publisher,
         hello: &Hello,
-        inbound: S,
-        questions: mpsc::Receiver<Ask>,
+        (inbound, questions): (S, mpsc::Receiver<Ask>),
         (events, last): (mpsc::Sender<Event>, LastWords),
         timing: Timing,
     ) -> Self {
