@@ -245,6 +245,56 @@ async def raw(peer, kind, hexed, end):
     return {"reset": stream.reset, "stopped": stream.stopped, "closed": peer.closed_with}
 
 
+@case
+async def resets_in_a_row(peer, authority, count):
+    """Opens tunnels and resets each at once, many more than a connection allows at a time."""
+    for number in range(int(count)):
+        peer.reset(tunnel(peer, authority), 0x10C)
+        if number % 50 == 49:
+            # Lets acknowledgements and new stream limits in.
+            await peer.ping()
+        if peer.closed_with is not None:
+            break
+    return {"opened": number + 1, "closed": peer.closed_with}
+
+
+@case
+async def heads_without_end(peer, count):
+    """Begins request heads and never ends them; waits until the first is given up."""
+    first = peer._quic.get_next_available_stream_id()
+    for number in range(int(count)):
+        stream_id = peer._quic.get_next_available_stream_id()
+        # HEADERS of 60,000 bytes, of which 1,000 come.
+        peer.raw(stream_id, bytes.fromhex("018000ea60") + bytes(1000))
+    stream = peer.stream(first)
+    await peer.until(lambda: stream.reset is not None)
+    return {**stream.report(), "closed": peer.closed_with}
+
+
+@case
+async def tunnels_that_say_nothing(peer, authority, count):
+    """Opens tunnels and leaves them; how many were answered, and with what."""
+    ids = [tunnel(peer, authority) for _ in range(int(count))]
+    await peer.ping()
+    await asyncio.sleep(2)
+    statuses = {}
+    for stream_id in ids:
+        for name, value in (peer.stream(stream_id).headers or [[(b":status", b"none")]])[0]:
+            if name == b":status":
+                statuses[value.decode()] = statuses.get(value.decode(), 0) + 1
+    return {"statuses": statuses, "closed": peer.closed_with}
+
+
+@case
+async def datagrams_for_nobody(peer, count):
+    """Sends datagrams for flows that do not exist."""
+    for number in range(int(count)):
+        peer.datagram(4 * (number % 1000), bytes(1000))
+        if number % 100 == 99:
+            await peer.ping()
+    return {"closed": peer.closed_with}
+
+
 async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)

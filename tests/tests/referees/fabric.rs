@@ -128,6 +128,14 @@ impl Fabric {
         path
     }
 
+    /// The most memory a server has used so far, in KiB.
+    pub(crate) fn peak(&self, member: &str, name: &str) -> u64 {
+        let pid = &self.process(member, name)["pid"];
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Sends a signal to a server.
     pub(crate) fn signal(&self, member: &str, name: &str, signal: &str) {
         let pid = self.process(member, name)["pid"].to_string();

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::aioquic;
 use crate::fabric::{Fabric, text};
 
-const CHECKOUT: &str = "checkout.shop.svc.clusterset.local:80";
+pub(crate) const CHECKOUT: &str = "checkout.shop.svc.clusterset.local:80";
 const REQUEST: &str = "GET /referee HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n";
 
 /// aioquic in the place of `from`, with the certificate of `as_who`, towards gateway 1 of `to`.
-fn dialler(fabric: &Fabric, from: &str, as_who: Option<(&str, &str)>, to: &str) -> Command {
+pub(crate) fn dialler(fabric: &Fabric, from: &str, as_who: Option<(&str, &str)>, to: &str) -> Command {
     let mut command = fabric.in_place(from, "gateway-1", &aioquic::python());
     let (host, port) = fabric.link(to, "gateway-1");
     command.arg("-B").arg(aioquic::path("client.py")).args(["--host", &host]);
@@ -37,7 +37,8 @@ fn status(seen: &Value) -> &str {
     seen["headers"][0][0][1].as_str().unwrap_or("none")
 }
 
-fn services_answer(fabric: &Fabric) {
+/// TCP and UDP services through a tunnel of aioquic.
+pub(crate) fn services_answer(fabric: &Fabric) {
     let seen = play(fabric, "aws-eu", &["ask", CHECKOUT, REQUEST]);
     assert_eq!(status(&seen), "200");
     let said = seen["data"].as_str().unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod aioquic;
+mod attacks;
 mod codec_asks;
 mod codec_hostile;
 mod codec_serves;
