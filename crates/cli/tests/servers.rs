@@ -44,12 +44,13 @@ fn configure(dir: &Path, name: &str, ports: [u16; 3]) -> String {
 
 /// Starts a controller and waits for its line that says that it serves.
 fn start(file: &str) -> Server {
-    let mut child = command(&["controller", "--config", file]).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let child = command(&["controller", "--config", file]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut server = Server(child);
+    let lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
     let mut seen = Vec::new();
     for line in lines.map_while(Result::ok) {
         if line.contains("\"serving\"") {
-            return Server(child);
+            return server;
         }
         seen.push(line);
     }

@@ -1,6 +1,8 @@
 //! What must not get through: exports to the wrong peer, a feed from the past, names of services
 //! that nobody serves.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::collections::BTreeSet;
 
 use hansa_core::catalog::{LocalService, ServiceType};
