@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hansa_core::code::dns::{FORWARD_FAILED, FORWARD_REFUSED};
 use hickory_proto::op::{Message, OpCode, Query as ProtoQuery, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
@@ -88,6 +89,8 @@ impl Forwarder {
         }
         let client = client.to_canonical();
         if !self.allow.iter().any(|net| net.contains(&client)) {
+            // One line per packet would be the client's to choose: not above debug.
+            tracing::debug!(code = %FORWARD_REFUSED, %client, name, "forwarding refused");
             return Err(Rcode::Refused);
         }
         if self.guard.looping() {
@@ -144,7 +147,7 @@ impl Forwarder {
                 message.authorities = soa.into_iter().collect::<Vec<Record>>();
             }
             Err(error) => {
-                tracing::debug!(%error, "no upstream answers");
+                tracing::debug!(code = %FORWARD_FAILED, %error, "no upstream answers");
                 return Err(Rcode::ServFail);
             }
         }
