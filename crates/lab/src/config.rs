@@ -50,7 +50,7 @@ fn tunnel(plan: &Plan, member: MemberId, number: u8) -> String {
     let v4 = plan.transit(member, number);
     let (listen, advertise) = if plan.links.ipv6_pair {
         let v6 = format!("fd00:198:18:{}::{}", member.index(), 10 + number);
-        ("\"0.0.0.0:15443\", \"[::]:15443\"".to_owned(), format!("\"{v4}:15443\", \"[{v6}]:15443\""))
+        ("\"0.0.0.0:15443\", \"[::]:15443\"".to_owned(), format!("\"[{v6}]:15443\", \"{v4}:15443\""))
     } else if plan.mode.has_namespaces() {
         ("\"0.0.0.0:15443\"".to_owned(), format!("\"{v4}:15443\""))
     } else {

@@ -74,14 +74,25 @@ impl std::str::FromStr for Sabotage {
     }
 }
 
-/// What the links between members do not allow, in namespaces.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What the links between members do not allow, in namespaces. By default both, as the demo promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Links {
     /// rack-1 can only dial out, as behind a NAT.
     pub rack_dials_only: bool,
     /// Between gcp-eu and rack-1 only IPv6 passes.
     pub ipv6_pair: bool,
+}
+
+impl Links {
+    /// Everything is allowed.
+    pub const OPEN: Self = Self { rack_dials_only: false, ipv6_pair: false };
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { rack_dials_only: true, ipv6_pair: true }
+    }
 }
 
 /// Everything [`crate::Lab::up`] needs to know.
@@ -252,7 +263,6 @@ pub struct Plan {
     /// Loopback only: which block of 127/8 this lab uses, so that two labs can live side by side.
     pub block: u8,
     /// What the links do not allow.
-    #[serde(default)]
     pub links: Links,
 }
 
@@ -260,7 +270,7 @@ impl Plan {
     /// The plan of the lab in `dir`; `block` counts only in loopback mode.
     #[must_use]
     pub fn new(dir: &Path, mode: NetMode, block: u8) -> Self {
-        Self { mode, tag: tag(dir), block, links: Links::default() }
+        Self { mode, tag: tag(dir), block, links: Links::OPEN }
     }
 
     fn octet(&self, member: MemberId) -> u8 {

@@ -26,9 +26,9 @@ impl Lab {
     pub async fn up(spec: LabSpec) -> Result<Self> {
         let begun = Instant::now();
         let mut plan = Plan::new(&spec.dir, spec.mode, free_block(&spec)?);
-        if spec.mode.has_namespaces() {
-            plan.links = spec.links;
-        }
+        plan.links = spec.links;
+        // On loopback there is one address family.
+        plan.links.ipv6_pair &= spec.mode.has_namespaces();
         std::fs::create_dir_all(&spec.dir).with_context(|| spec.dir.display().to_string())?;
         let members = spec.members.iter().map(|m| (m.to_string(), describe(&spec, &plan, *m))).collect();
         let state = DemoState {

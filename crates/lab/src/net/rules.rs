@@ -17,12 +17,21 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Loads the filter. A reply is told by its source port; there is no connection tracking, so a set
+/// Loads the filter. A reply is told by its source port, and faults come before everything else, so a set
 /// changed here acts on the very next packet.
 ///
 /// # Errors
 /// When `nft` refuses.
 pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
+    let tracked = nft(plan, &script(plan, members, plan.links.rack_dials_only)).await;
+    if tracked.is_ok() || !plan.links.rack_dials_only {
+        return tracked;
+    }
+    // A kernel without connection tracking: rack-1 still only dials, but nothing holds strangers off.
+    nft(plan, &script(plan, members, false)).await
+}
+
+fn script(plan: &Plan, members: &[MemberId], track: bool) -> String {
     let mut text = String::from("table inet lab {\n");
     for name in ["tunnel_udp", "tunnel_tcp", "refused", "blocked"] {
         let _ = writeln!(text, " counter {name} {{ }}");
@@ -40,7 +49,7 @@ pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
             let _ = writeln!(text, "  {family} daddr @cut{n}{set} counter name cut{n} drop");
         }
     }
-    if plan.links.rack_dials_only {
+    if track {
         // What a NAT does: answers pass, strangers do not.
         text.push_str("  ip daddr 198.18.3.0/24 ct state new counter name refused drop\n");
         text.push_str("  ip6 daddr fd00:198:18:3::/64 ct state new counter name refused drop\n");
@@ -59,7 +68,7 @@ pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
          icmp type destination-unreachable icmp code frag-needed accept\n  \
          counter name refused drop\n }\n}\n",
     );
-    nft(plan, &text).await
+    text
 }
 
 /// Drops everything from and to a member, silently.
