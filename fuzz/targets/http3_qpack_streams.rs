@@ -2,4 +2,8 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(hansa_http3::fuzzing::TARGETS, "qpack_streams", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(
+    hansa_http3::fuzzing::TARGETS,
+    "qpack_streams",
+    data
+));

@@ -2,4 +2,8 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(hansa_identity::fuzzing::TARGETS, "signing_request", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(
+    hansa_identity::fuzzing::TARGETS,
+    "signing_request",
+    data
+));

@@ -2,4 +2,8 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(hansa_proto::fuzzing::TARGETS, "rows_routes", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(
+    hansa_proto::fuzzing::TARGETS,
+    "rows_routes",
+    data
+));
