@@ -72,8 +72,11 @@ pub fn run(root: &Path, rings: &[Ring]) -> anyhow::Result<bool> {
 
 fn run_one(root: &Path, ring: Ring, milestones: &Milestones) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
+    if ring.needs_binary() && !command::cargo(root, &["build", "--package=hansa-cli"])? {
+        outcome.failed += 1;
+        return Ok(outcome);
+    }
     if ring == Ring::Demo {
-        command::cargo(root, &["build", "-p", "hansa-cli"])?;
         let start = Instant::now();
         outcome.add(demo::run(root, milestones.steps())?);
         outcome.seconds = start.elapsed().as_secs_f64();

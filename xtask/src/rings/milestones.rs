@@ -1,6 +1,7 @@
 //! The rings, what cargo runs for each, and `.ci/milestones`, which lists the rings and demo
 //! steps of the finished milestones: those that a change must not break.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -53,29 +54,36 @@ impl Ring {
         }
     }
 
-    /// What cargo runs for this ring; nothing for the demo, which is no cargo test.
+    /// Whether this ring drives the `hansa` binary, which must be built first.
+    pub(super) fn needs_binary(self) -> bool {
+        matches!(self, Self::Netns | Self::Referees | Self::Demo)
+    }
+
+    /// What cargo runs for this ring; nothing for the demo, which is no cargo test. Always the
+    /// whole workspace, so that all rings share one build of every dependency.
     pub(super) fn selections(self, root: &Path) -> anyhow::Result<Vec<Selection>> {
+        let select = |chosen: &[&str], tests: BTreeSet<String>| {
+            let fixed = std::iter::once(&"--workspace").chain(chosen).map(|a| (*a).to_owned());
+            let tests = tests.into_iter().map(|name| format!("--test={name}"));
+            Selection { cargo: fixed.chain(tests).collect(), binary: Vec::new() }
+        };
         // Faults and deadlines are judged by the clock there, so one story at a time.
         let alone = |name: &str| Selection {
-            cargo: own(&[name.to_owned()]),
             binary: vec!["--test-threads=1".to_owned()],
+            ..select(&[], BTreeSet::from([name.to_owned()]))
         };
+        let replay = |name: &String| name.starts_with("fuzz");
+        let own = ["netns", "referees"];
         Ok(match self {
             Self::Value => {
-                let replays: Vec<_> = binaries(root)?.into_iter().filter(|b| b.starts_with("fuzz")).collect();
-                let mut found =
-                    vec![plain(&["--workspace", "--lib", "--bins"]), plain(&["--workspace", "--doc"])];
-                found.extend(
-                    (!replays.is_empty()).then(|| Selection { cargo: own(&replays), binary: vec![] }),
-                );
-                found
+                let replays = binaries(root)?.into_iter().filter(replay).collect();
+                vec![select(&["--lib", "--bins"], replays), select(&["--doc"], BTreeSet::new())]
             }
             Self::Loopback => {
                 let mut rest = binaries(root)?;
-                rest.retain(|b| !b.starts_with("fuzz") && b != "netns" && b != "referees");
-                let mut found = vec![plain(&["--workspace", "--exclude=hansa-tests", "--test=*"])];
-                found.extend((!rest.is_empty()).then(|| Selection { cargo: own(&rest), binary: vec![] }));
-                found
+                rest.retain(|name| !replay(name) && !own.contains(&name.as_str()));
+                // Without a name cargo would run all there is.
+                if rest.is_empty() { vec![] } else { vec![select(&[], rest)] }
             }
             Self::Netns => vec![alone("netns")],
             Self::Referees => vec![alone("referees")],
@@ -84,29 +92,22 @@ impl Ring {
     }
 }
 
-fn plain(cargo: &[&str]) -> Selection {
-    Selection { cargo: cargo.iter().map(|a| (*a).to_owned()).collect(), binary: vec![] }
-}
-
-/// The arguments that choose test binaries of hansa-tests.
-fn own(names: &[String]) -> Vec<String> {
-    let tests = names.iter().map(|name| format!("--test={name}"));
-    std::iter::once("--package=hansa-tests".to_owned()).chain(tests).collect()
-}
-
-/// The test binaries of hansa-tests, so that none is in no ring.
-fn binaries(root: &Path) -> anyhow::Result<Vec<String>> {
-    let folder = root.join("tests/tests");
-    let mut found = Vec::new();
-    if !folder.exists() {
-        return Ok(found);
+/// The integration tests of all packages, so that none is in no ring.
+fn binaries(root: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for above in [root.to_owned(), root.join("crates")] {
+        for package in std::fs::read_dir(above)? {
+            let folder = package?.path().join("tests");
+            if !folder.with_file_name("Cargo.toml").exists() || !folder.exists() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&folder)? {
+                let path = entry?.path();
+                let is_test = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists();
+                found.extend(path.file_stem().filter(|_| is_test).map(|s| s.to_string_lossy().into_owned()));
+            }
+        }
     }
-    for entry in std::fs::read_dir(&folder)? {
-        let path = entry?.path();
-        let is_test = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").exists();
-        found.extend(path.file_stem().filter(|_| is_test).map(|s| s.to_string_lossy().into_owned()));
-    }
-    found.sort();
     Ok(found)
 }
 
