@@ -51,7 +51,12 @@ pub(crate) async fn run(
     let (mut dirty, mut written) = (false, Instant::now() - WRITE_EVERY);
     loop {
         let event = tokio::select! {
-            event = events.recv() => event.ok_or("the feed ended")?,
+            event = events.recv() => match event {
+                Some(event) => event,
+                // Everything ends together: the link's task may be the first.
+                None if stop.is_cancelled() => break,
+                None => return Err("the feed ended"),
+            },
             () = tokio::time::sleep_until(written + WRITE_EVERY), if dirty => {
                 let (file, saved) = tables.to_disk();
                 table::write(file, saved).await;

@@ -46,12 +46,12 @@ async fn serve(plane: Arc<Plane>, request: Request) {
     record.peer = peer.cluster.to_string();
     record.detail = caller(&request);
     let outcome = match request.protocol.as_deref() {
-        _ if request.authority == CONTROLLER => controller(&plane, request, &mut record).await,
+        _ if request.authority == CONTROLLER => Box::pin(controller(&plane, request, &mut record)).await,
         None => tcp(&plane, request, &mut record).await,
-        Some(CONNECT_UDP) => crate::udp::inbound::serve(&plane, request, &mut record).await,
+        Some(CONNECT_UDP) => Box::pin(crate::udp::inbound::serve(&plane, request, &mut record)).await,
         Some(_) => {
             let refusal = Refusal::bad_request("this :protocol is not supported".to_owned());
-            refuse(&plane, request.responder, &refusal, &mut record).await
+            Box::pin(refuse(&plane, request.responder, &refusal, &mut record)).await
         }
     };
     record.finish(&plane.metrics, outcome);
@@ -134,20 +134,22 @@ async fn tcp(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
     let table = plane.table();
     let admitted = match admit(&table, &request, Protocol::Tcp) {
         Ok(admitted) => admitted,
-        Err(refusal) => return refuse(plane, request.responder, &refusal, record).await,
+        Err(refusal) => return Box::pin(refuse(plane, request.responder, &refusal, record)).await,
     };
     let Admitted { target, local } = admitted;
     record.service = target.service.to_string();
     let host = target.host.as_ref().map(|(host, _)| host);
-    let dialed = match plane.dialer.dial(local, target.port, host).await {
+    // Boxed: what is over soon must not take room for the connection's whole life.
+    let dialed = match Box::pin(plane.dialer.dial(local, target.port, host)).await {
         Ok(dialed) => dialed,
-        Err(error) => return refuse(plane, request.responder, &failed(&error), record).await,
+        Err(error) => return Box::pin(refuse(plane, request.responder, &failed(&error), record)).await,
     };
     drop(table);
     record.endpoint = Some(dialed.endpoint);
     record.attempts = 1;
     let probe = request.headers.contains_key(PROBE);
-    let Ok(send) = request.responder.respond(StatusCode::OK, HeaderMap::new()).await else {
+    let respond = request.responder.respond(StatusCode::OK, HeaderMap::new());
+    let Ok(send) = Box::pin(respond).await else {
         splice::reset_on_drop(&dialed.stream);
         return Outcome::PathLost;
     };
@@ -243,5 +245,20 @@ pub(crate) async fn joins(plane: Arc<Plane>, mut streams: crate::tunnel::JoinStr
             let outcome = splice::splice(client, service, &Moved::default(), &bounds).await;
             tracing::info!(from = %join.from, outcome = outcome.label(), "join");
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connections_task_is_small() {
+        let bytes = size(serve);
+        assert!(bytes <= 4 << 10, "{bytes}");
     }
 }

@@ -7,18 +7,20 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hansa_core::catalog::Protocol;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::ClusterId;
-use hansa_core::reach::Event;
+use hansa_core::reach::{Event, Reach};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::metrics::{self, Flow};
 use crate::outcome::Outcome;
-use crate::plane::{Plane, Record, What};
+use crate::plane::{Choice, Plane, Record, What};
 use crate::splice::{
     self, Broken, Half, Kept, Moved, Release, Sink, Source, TcpSink, TcpSource, both, pipe, reset_on_drop,
 };
@@ -27,6 +29,11 @@ use crate::tunnel::{Open, RecvHalf, SendHalf, StreamError};
 /// How long a request waits for the client's first bytes; one that lets the server speak first
 /// loses no more than this.
 const RIDE_ALONG: Duration = Duration::from_millis(1);
+
+/// How long a connection waits for a path when none leads anywhere.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Between two rounds over all candidates.
+const BREATH: Duration = Duration::from_millis(20);
 
 /// How one candidate answered.
 enum Attempt {
@@ -43,6 +50,7 @@ struct Client<'a> {
     stream: Arc<TcpStream>,
     release: Release,
     record: &'a mut Record,
+    from: SocketAddr,
 }
 
 /// Serves one client connection to its end.
@@ -66,30 +74,85 @@ async fn run(
     client: SocketAddr,
     record: &mut Record,
 ) -> Outcome {
-    let table = plane.table();
-    let Some(choice) = plane.choose(&table, what, Protocol::Tcp, client.ip()) else {
-        return Outcome::NoSuchService;
-    };
-    record.service = what.service.to_string();
-    let mut client = Client { plane, what, stream: stream.clone(), release: Release::default(), record };
-    let mut last = Outcome::NoEndpoint;
-    for cluster in choice.order {
-        client.record.attempts += 1;
-        client.record.peer = cluster.to_string();
-        client.release.attempt(choice.panic);
-        client.record.moved.up.store(0, std::sync::atomic::Ordering::Relaxed);
-        let attempt =
-            if cluster == table.cluster { client.local(&table).await } else { client.remote(&cluster).await };
-        match attempt {
-            Attempt::Ended(outcome) => return outcome,
-            Attempt::Next(reason, outcome) => {
-                let moved = metrics::Moved { peer: cluster.to_string(), reason };
-                plane.metrics.failovers.get_or_create(&moved).inc();
-                last = outcome;
+    let end = Instant::now() + PATIENCE;
+    let mut client =
+        Client { plane, what, stream: stream.clone(), release: Release::default(), record, from: client };
+    loop {
+        let table = plane.table();
+        let Some(choice) = plane.choose(&table, what, Protocol::Tcp, client.from.ip()) else {
+            return Outcome::NoSuchService;
+        };
+        client.record.service = what.service.to_string();
+        let order = choice.order.clone();
+        match client.round(&table, choice).await {
+            Round::Ended(outcome) => return outcome,
+            Round::NoPath(outcome) => {
+                drop(table);
+                match Box::pin(client.path(&order, end)).await {
+                    Ok(true) => {}
+                    Ok(false) => return outcome,
+                    Err(broken) => return splice::outcome(true, broken),
+                }
             }
         }
     }
-    last
+}
+
+/// How one round over all candidates ended.
+enum Round {
+    /// The connection is over.
+    Ended(Outcome),
+    /// No candidate was even asked, because no path leads to any.
+    NoPath(Outcome),
+}
+
+impl Client<'_> {
+    async fn round(&mut self, table: &RouteTable, choice: Choice) -> Round {
+        let (mut last, mut asked) = (Outcome::NoEndpoint, choice.order.is_empty());
+        for cluster in choice.order {
+            self.record.attempts += 1;
+            self.record.peer = cluster.to_string();
+            self.release.attempt(choice.panic);
+            self.record.moved.up.store(0, Ordering::Relaxed);
+            let attempt =
+                if cluster == table.cluster { self.local(table).await } else { self.remote(&cluster).await };
+            match attempt {
+                Attempt::Ended(outcome) => return Round::Ended(outcome),
+                Attempt::Next(reason, outcome) => {
+                    let moved = metrics::Moved { peer: cluster.to_string(), reason };
+                    self.plane.metrics.failovers.get_or_create(&moved).inc();
+                    asked |= !matches!(outcome, Outcome::Unreachable | Outcome::PathLost);
+                    last = outcome;
+                }
+            }
+        }
+        if asked { Round::Ended(last) } else { Round::NoPath(last) }
+    }
+
+    /// Waits for a path to any of `order`: true if there is one before `end`.
+    async fn path(&self, order: &[ClusterId], end: Instant) -> Result<bool, Broken> {
+        let mut reach = self.plane.tunnels.reach();
+        let mut client = TcpSource::new(self.stream.clone());
+        let up = async {
+            // The guard of the view must not live across an await.
+            let up = reach.wait_for(|view| {
+                let of = |cluster| view.peers.get(cluster).map(|peer| peer.reach);
+                order.iter().any(|cluster| of(cluster) == Some(Reach::Reachable))
+            });
+            up.await.is_ok()
+        };
+        tokio::select! {
+            found = tokio::time::timeout_at(end, up) => {
+                if !found.unwrap_or(false) || Instant::now() >= end {
+                    return Ok(false);
+                }
+                // What looks open may just be closing: never a busy loop.
+                tokio::time::sleep(BREATH).await;
+                Ok(true)
+            }
+            broken = client.broken() => Err(broken),
+        }
+    }
 }
 
 /// What came of a request before its splice.
@@ -117,7 +180,8 @@ impl Client<'_> {
         let local = table.services.get(&self.what.service).and_then(|row| row.local.as_ref());
         let Some(local) = local else { return Attempt::Next("no-endpoint", Outcome::NoEndpoint) };
         let host = self.what.host.as_ref().map(|(host, _)| host);
-        let dialed = match self.plane.dialer.dial(local, self.what.port, host).await {
+        // Boxed, as below: what is over soon must not take room for the connection's whole life.
+        let dialed = match Box::pin(self.plane.dialer.dial(local, self.what.port, host)).await {
             Ok(dialed) => dialed,
             Err(error) => {
                 self.record.detail = error.to_string();
@@ -153,7 +217,7 @@ impl Client<'_> {
         let (authority, first) = (self.what.authority(), self.release.take_first());
         let sent = first.len() as u64;
         let head = Open { authority, protocol: None, headers: HeaderMap::new(), via: None, first };
-        let stream = match self.plane.tunnels.open(cluster, head).await {
+        let stream = match Box::pin(self.plane.tunnels.open(cluster, head)).await {
             Ok(stream) => stream,
             Err(error) => {
                 self.record.detail = error.to_string();
@@ -163,7 +227,7 @@ impl Client<'_> {
                 };
             }
         };
-        self.record.moved.up.store(sent, std::sync::atomic::Ordering::Relaxed);
+        self.record.moved.up.store(sent, Ordering::Relaxed);
         self.record.gateway = stream.gateway.to_string();
         self.record.transport = stream.transport.as_str();
         let (mut send, mut recv) = (stream.send, stream.recv);
@@ -186,7 +250,7 @@ impl Client<'_> {
         let answer = {
             let mut kept = self.kept();
             let mut up = pin!(pipe(&mut kept, send, &moved.up));
-            match self.answer(up.as_mut(), recv).await {
+            match Box::pin(self.answer(up.as_mut(), recv)).await {
                 Answer::Accepted { up_ended } => {
                     self.release.release();
                     self.plane.tracks.record(&self.what.path(cluster), Event::Succeeded);
@@ -277,5 +341,20 @@ impl Client<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connections_task_is_small() {
+        let bytes = size(serve);
+        assert!(bytes <= 3 << 10, "{bytes}");
     }
 }

@@ -393,7 +393,7 @@ impl Echo {
                 let moved = moved.clone();
                 tokio::spawn(async move {
                     stream.write_all(name.as_bytes()).await.ok();
-                    let mut buffer = vec![0; 16 << 10];
+                    let mut buffer = vec![0; 1 << 10];
                     while let Ok(n @ 1..) = stream.read(&mut buffer).await {
                         moved.fetch_add(n, Ordering::SeqCst);
                         if stream.write_all(&buffer[..n]).await.is_err() {
