@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::outbound;
+use crate::outbound::{self, Held};
 use crate::plane::{Plane, Tenant, What};
 use crate::table::Current;
 
@@ -260,12 +260,8 @@ fn begin(plane: &Arc<Plane>, what: &Arc<What>, tenant: &Tenant, (stream, client)
         record.finish(&plane.metrics, crate::outcome::Outcome::Limit);
         return;
     };
-    let serve = outbound::serve(plane.clone(), what.clone(), stream, client);
-    let tenant = tenant.connection();
-    plane.tasks.spawn("connection", async move {
-        serve.await;
-        drop((place, tenant));
-    });
+    let held = Held { _place: place, _tenant: tenant.connection() };
+    plane.tasks.spawn("connection", outbound::serve(plane.clone(), what.clone(), (stream, client), held));
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

@@ -16,11 +16,12 @@ use hansa_core::name::ClusterId;
 use hansa_core::reach::{Event, Reach};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::metrics::{self, Flow};
 use crate::outcome::Outcome;
-use crate::plane::{Choice, Plane, Record, What};
+use crate::plane::{Choice, Plane, Record, Tenant, What};
 use crate::splice::{
     self, Broken, Half, Kept, Moved, Release, Sink, Source, TcpSink, TcpSource, both, pipe, reset_on_drop,
 };
@@ -53,8 +54,22 @@ struct Client<'a> {
     from: SocketAddr,
 }
 
+/// What a connection holds as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Its place among all connections.
+    pub(crate) _place: OwnedSemaphorePermit,
+    /// Its place on the addresses of a gateway.
+    pub(crate) _tenant: Tenant,
+}
+
 /// Serves one client connection to its end.
-pub(crate) async fn serve(plane: Arc<Plane>, what: Arc<What>, stream: TcpStream, client: SocketAddr) {
+pub(crate) async fn serve(
+    plane: Arc<Plane>,
+    what: Arc<What>,
+    (stream, client): (TcpStream, SocketAddr),
+    _held: Held,
+) {
     let _hold = plane.drain.hold();
     let _ = stream.set_nodelay(true);
     let mut record = Record::new("outbound", what.authority(), client.to_string());

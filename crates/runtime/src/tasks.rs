@@ -97,14 +97,14 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let span = info_span!("task", name);
-        self.inner.tracker.spawn(
-            async move {
-                if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-                    error!(task = name, cause = %panic_text(&*panic), "task panicked");
-                }
+        // Combinators, not an async block: a block keeps room for `work` twice, before and while
+        // it runs, and there are as many of these as connections.
+        let caught = AssertUnwindSafe(work).catch_unwind().map(move |ended| {
+            if let Err(panic) = ended {
+                error!(task = name, cause = %panic_text(&*panic), "task panicked");
             }
-            .instrument(span),
-        );
+        });
+        self.inner.tracker.spawn(caught.instrument(span));
     }
 
     /// Like [`Tasks::spawn`], and cancelled at its next await when the set shuts down: for work

@@ -1,5 +1,6 @@
 //! A TCP connection as source and sink. A buffer exists only between "readable" and the write.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -11,12 +12,18 @@ use tokio::net::TcpStream;
 
 use super::{Broken, Sink, Source};
 
-/// The first read of a burst takes so much; full reads double it.
+/// The first read of a burst takes so much, over a buffer of the thread; a full one is followed by
+/// larger ones into the heap.
 const LEAST_READ: usize = 4 << 10;
 /// The largest read.
 const MOST_READ: usize = 64 << 10;
 /// Shorter reads are copied, so that a queue of small chunks does not pin large buffers.
 const COPY_BELOW: usize = 1 << 10;
+
+thread_local! {
+    /// For first reads of a burst: short ones never touch the heap with more than they are.
+    static SCRATCH: RefCell<[u8; LEAST_READ]> = const { RefCell::new([0; LEAST_READ]) };
+}
 
 /// Makes the close of this socket a reset instead of a FIN.
 pub(crate) fn reset_on_drop(stream: &TcpStream) {
@@ -38,6 +45,16 @@ impl TcpSource {
     }
 
     fn read(&mut self) -> io::Result<Bytes> {
+        if self.size <= LEAST_READ {
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let n = self.stream.try_read(&mut scratch[..])?;
+                io::Result::Ok(Bytes::copy_from_slice(&scratch[..n]))
+            })?;
+            if read.len() == LEAST_READ {
+                self.size = LEAST_READ * 4;
+            }
+            return Ok(read);
+        }
         let mut buffer = BytesMut::with_capacity(self.size);
         let n = match self.stream.try_read_buf(&mut buffer) {
             Ok(n) => n,
