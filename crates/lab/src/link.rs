@@ -8,8 +8,8 @@ mod udp;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -72,10 +72,10 @@ impl Tally {
 }
 
 impl Links {
-    /// Whether a piece passes between two members; either way it is counted.
-    pub(crate) fn passes(&self, transport: Transport, ends: [Option<MemberId>; 2], bytes: usize) -> bool {
+    /// Whether a piece passes; either way it is counted.
+    pub(crate) fn passes(&self, transport: Transport, pair: &Pair, bytes: usize) -> bool {
         let closed = self.closed.borrow();
-        if let Some(member) = ends.into_iter().flatten().find(|m| closed.cut.contains(m)) {
+        if let Some(member) = pair.cut(&closed) {
             if let Some(tally) = self.cut.get(usize::from(member.index())) {
                 tally.add(bytes);
             }
@@ -101,6 +101,36 @@ impl Links {
             _ => self.cut.get(name.strip_prefix("cut")?.parse::<usize>().ok()?)?,
         };
         Some(tally.read())
+    }
+}
+
+/// The two members a flow runs between. Who sent it is looked up only while somebody is cut off, and once:
+/// it takes a walk through `/proc`.
+pub(crate) struct Pair {
+    dir: PathBuf,
+    transport: Transport,
+    port: u16,
+    from: OnceLock<Option<MemberId>>,
+    to: MemberId,
+}
+
+impl Pair {
+    pub(crate) fn new(links: &Links, transport: Transport, port: u16, to: MemberId) -> Self {
+        Self { dir: links.dir.clone(), transport, port, from: OnceLock::new(), to }
+    }
+
+    /// The member that is cut off, if either is.
+    pub(crate) fn cut(&self, closed: &Closed) -> Option<MemberId> {
+        if closed.cut.is_empty() {
+            return None;
+        }
+        if closed.cut.contains(&self.to) {
+            return Some(self.to);
+        }
+        let from = self
+            .from
+            .get_or_init(|| tokio::task::block_in_place(|| owner::of(&self.dir, self.transport, self.port)));
+        from.filter(|member| closed.cut.contains(member))
     }
 }
 

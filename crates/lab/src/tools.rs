@@ -39,7 +39,12 @@ pub fn run(tool: Tool) -> ExitCode {
 }
 
 fn work(tool: Tool) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    more_files();
+    let runtime = match tool {
+        Tool::Link(_) => tokio::runtime::Runtime::new(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    };
+    let runtime = runtime.context("runtime")?;
     runtime.block_on(async {
         match tool {
             Tool::ServeHttp(args) => serve::http(args).await,
@@ -48,6 +53,14 @@ fn work(tool: Tool) -> Result<()> {
             Tool::Link(args) => link::run(args).await,
         }
     })
+}
+
+/// As many open files as this user may have: a load whose answers are late holds one for each.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Refused: then it is as many as there were.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// Reads `serve-http --listen … --member … --pod … --log …`, `serve-udp …`, `load …`, or `link --dir …`: a verb and pairs of

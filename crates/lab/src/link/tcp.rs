@@ -8,8 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Ends, Links, Transport, owner};
-use crate::spec::MemberId;
+use super::{Ends, Links, Pair, Transport};
 
 /// How often a stalled direction counts itself as dropped, like a retransmission.
 const RETRY: Duration = Duration::from_millis(200);
@@ -18,25 +17,20 @@ pub(crate) async fn run(links: Arc<Links>, ends: Ends) -> Result<()> {
     let listener = TcpListener::bind(ends.listen).await.with_context(|| ends.listen.to_string())?;
     loop {
         let Ok((stream, source)) = listener.accept().await else { continue };
-        let from = owner::of(&links.dir, Transport::Tcp, source.port());
+        let pair = Pair::new(&links, Transport::Tcp, source.port(), ends.member);
         let links = Arc::clone(&links);
         tokio::spawn(async move {
-            let pair = [from, Some(ends.member)];
-            open(&links, pair).await;
+            open(&links, &pair).await;
             // No gateway there: the caller sees its connection closed.
             let Ok(inner) = TcpStream::connect(ends.to).await else { return };
             let _ = (stream.set_nodelay(true), inner.set_nodelay(true));
             let ((a, b), (c, d)) = (stream.into_split(), inner.into_split());
-            tokio::join!(copy(&links, pair, (a, d)), copy(&links, pair, (c, b)));
+            tokio::join!(copy(&links, &pair, (a, d)), copy(&links, &pair, (c, b)));
         });
     }
 }
 
-async fn copy(
-    links: &Links,
-    pair: [Option<MemberId>; 2],
-    (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf),
-) {
+async fn copy(links: &Links, pair: &Pair, (mut from, mut to): (OwnedReadHalf, OwnedWriteHalf)) {
     let mut buffer = vec![0_u8; 64 * 1024];
     while let Ok(len) = from.read(&mut buffer).await {
         open(links, pair).await;
@@ -50,10 +44,10 @@ async fn copy(
 }
 
 /// Waits until the path is open.
-async fn open(links: &Links, pair: [Option<MemberId>; 2]) {
+async fn open(links: &Links, pair: &Pair) {
     let mut closed = links.closed.subscribe();
     loop {
-        let shut = closed.borrow_and_update().cut.iter().any(|m| pair.contains(&Some(*m)));
+        let shut = pair.cut(&closed.borrow_and_update()).is_some();
         if !shut {
             return;
         }

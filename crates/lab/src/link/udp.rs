@@ -9,8 +9,7 @@ use anyhow::{Context, Result};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::{Ends, Links, Transport, owner};
-use crate::spec::MemberId;
+use super::{Ends, Links, Pair, Transport};
 
 /// A sender that is silent for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(120);
@@ -19,7 +18,7 @@ const MOST: usize = 4096;
 
 struct Flow {
     socket: Arc<UdpSocket>,
-    from: Option<MemberId>,
+    pair: Arc<Pair>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -32,37 +31,33 @@ pub(crate) async fn run(links: Arc<Links>, ends: Ends) -> Result<()> {
         let packet = buffer.get(..len).unwrap_or_default();
         flows.retain(|_, flow| !flow.task.is_finished());
         if !flows.contains_key(&source) && flows.len() < MOST {
-            let from = owner::of(&links.dir, Transport::Udp, source.port());
-            let Ok(flow) = open(&links, ends, &outer, (source, from)).await else { continue };
+            let Ok(flow) = open(&links, ends, &outer, source).await else { continue };
             flows.insert(source, flow);
         }
         let Some(flow) = flows.get(&source) else { continue };
-        if links.passes(Transport::Udp, [flow.from, Some(ends.member)], len) {
+        if links.passes(Transport::Udp, &flow.pair, len) {
             // A gateway that is not there drops it, as a network would.
             let _ = flow.socket.send(packet).await;
         }
     }
 }
 
-async fn open(
-    links: &Arc<Links>,
-    ends: Ends,
-    outer: &Arc<UdpSocket>,
-    (source, from): (SocketAddr, Option<MemberId>),
-) -> Result<Flow> {
+async fn open(links: &Arc<Links>, ends: Ends, outer: &Arc<UdpSocket>, source: SocketAddr) -> Result<Flow> {
+    let pair = Arc::new(Pair::new(links, Transport::Udp, source.port(), ends.member));
     let socket = Arc::new(UdpSocket::bind((ends.listen.ip(), 0)).await?);
     socket.connect(ends.to).await?;
     let (links, outer, inner) = (Arc::clone(links), Arc::clone(outer), Arc::clone(&socket));
+    let both = Arc::clone(&pair);
     let task = tokio::spawn(async move {
         let mut buffer = vec![0_u8; 65_536];
         while let Ok(received) = timeout(IDLE, inner.recv(&mut buffer)).await {
             // Refused: the gateway is down just now.
             let Ok(len) = received else { continue };
             let packet = buffer.get(..len).unwrap_or_default();
-            if links.passes(Transport::Udp, [from, Some(ends.member)], len) {
+            if links.passes(Transport::Udp, &both, len) {
                 let _ = outer.send_to(packet, source).await;
             }
         }
     });
-    Ok(Flow { socket, from, task })
+    Ok(Flow { socket, pair, task })
 }
