@@ -160,17 +160,17 @@ async fn between(dir: &Path, plan: &Plan) -> anyhow::Result<()> {
     };
     // What must pass has time, on a busy machine too; what must not is given up sooner.
     let reaches = |to| dials(to, 1);
-    assert!(dials("198.18.2.11:15443", 20).await?, "the tunnel port");
-    assert!(!reaches("198.18.2.11:15012").await?, "another port");
+    anyhow::ensure!(dials("198.18.2.11:15443", 20).await?, "the tunnel port");
+    anyhow::ensure!(!reaches("198.18.2.11:15012").await?, "another port");
     // The same address exists in the caller's own member, so what answers there is its own.
-    assert!(!reaches("10.0.0.10:15012").await?, "a controller");
-    assert!(rules::counter(plan, "tunnel_tcp").await?.packets > 0);
-    assert!(rules::counter(plan, "refused").await?.packets > 0);
+    anyhow::ensure!(!reaches("10.0.0.10:15012").await?, "a controller");
+    anyhow::ensure!(rules::counter(plan, "tunnel_tcp").await?.packets > 0);
+    anyhow::ensure!(rules::counter(plan, "refused").await?.packets > 0);
     rules::cut(plan, MemberId::GcpEu).await?;
-    assert!(!reaches("198.18.2.11:15443").await?, "cut");
-    assert!(rules::counter(plan, "cut2").await?.packets > 0);
+    anyhow::ensure!(!reaches("198.18.2.11:15443").await?, "cut");
+    anyhow::ensure!(rules::counter(plan, "cut2").await?.packets > 0);
     rules::uncut(plan, MemberId::GcpEu).await?;
-    assert!(dials("198.18.2.11:15443", 20).await?, "healed");
+    anyhow::ensure!(dials("198.18.2.11:15443", 20).await?, "healed");
     rules::block_udp(plan, true).await?;
     rules::block_udp(plan, false).await?;
     Ok(())
