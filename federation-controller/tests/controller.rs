@@ -42,8 +42,8 @@ async fn a_name_is_published_after_the_gateway_listens_and_withdrawn_before_it_s
     let member = Member::new("a", &Net::default()).await;
     let gateway = member.gateway("g-1").await;
     let dns = member.dns("d-1").await;
-    let first = gateway.until("the first table", |_| true).await;
-    assert_eq!(first.siblings.len(), 1);
+    // The first table may leave before the gateway's own registration is in it.
+    gateway.until("a table with itself", |t| t.siblings.len() == 1).await;
     dns.until("an open zone", |_| true).await;
 
     gateway.stuck_at.store(member.state.feeds.routes().position().version, Ordering::SeqCst);
