@@ -132,7 +132,7 @@ impl Gateway {
             }
             Table::Fixed(tls, table) => {
                 let first = table.borrow().clone();
-                adopt_trust(tls.trust(), &first);
+                adopt_trust(tls.trust(), &first, None);
                 let current = watch::Sender::new(Current { table: first, position: Some(counted(1)) });
                 let seen = current.subscribe();
                 (tls, table.clone(), seen, Feed::Fixed { table, current })

@@ -13,7 +13,7 @@ use hansa_core::mesh::{Failback, RouteTable};
 use hansa_core::name::ClusterId;
 use hansa_core::policy::Refusal;
 use hansa_core::spiffe::TrustDomain;
-use hansa_identity::bundle::Bundle;
+use hansa_identity::bundle::{Bundle, BundleSet};
 use hansa_identity::deny::DenyList;
 use hansa_identity::verify::{Trust, TrustSnapshot};
 use hansa_proto::convert::Apply as _;
@@ -113,7 +113,7 @@ impl Tables {
     fn put_in_force(&self, position: Position) {
         let Some(table) = self.rows.table() else { return };
         let table = Arc::new(table);
-        adopt_trust(&self.trust, &table);
+        adopt_trust(&self.trust, &table, Some(&self.plain.borrow()));
         self.plain.send_replace(table.clone());
         self.current.send_replace(Current { table, position: Some(position) });
     }
@@ -167,27 +167,100 @@ pub(crate) async fn write(file: PathBuf, saved: Saved) -> bool {
 /// The least time between two writes of the table.
 pub(crate) const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// Puts the bundles and the deny list of a table in force for every handshake from now on.
-pub(crate) fn adopt_trust(trust: &Trust, table: &RouteTable) {
+/// Puts the bundles and the deny list of a table in force for every handshake from now on. Bundles
+/// whose text is that of `former` are not read again.
+pub(crate) fn adopt_trust(trust: &Trust, table: &RouteTable, former: Option<&RouteTable>) {
     let before = trust.current();
+    let mut bundles = BundleSet::default();
     // The own bundle is judged and kept by the link; the table's serves where none is held.
-    let own = before.bundles.get(&table.trust_domain);
-    let mut bundles: Vec<Bundle> = own.into_iter().map(|kept| Bundle::clone(kept)).collect();
-    let first = own.is_none().then_some((&table.trust_domain, &table.bundle));
-    let peers = table.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
-    for (domain, text) in first.into_iter().chain(peers.filter(|peer| *peer.0 != table.trust_domain)) {
-        match Bundle::from_json(domain, text.as_bytes()) {
-            Ok(bundle) => bundles.push(bundle),
-            Err(error) => {
-                // The controller checked it; keep what is known rather than cut everyone off.
-                tracing::error!(%domain, %error, "bundle in the table cannot be read");
-                bundles.extend(before.bundles.get(domain).map(|kept| Bundle::clone(kept)));
-            }
+    match before.bundles.get(&table.trust_domain) {
+        Some(own) => bundles.insert(own.clone()),
+        None => bundles.extend_from(&table.trust_domain, &table.bundle, &before),
+    }
+    for peer in table.peers.values().filter(|peer| peer.trust_domain != table.trust_domain) {
+        let domain = &peer.trust_domain;
+        let old = former.and_then(|former| former.peers.get(&peer.cluster));
+        let same = old.is_some_and(|old| old.trust_domain == *domain && old.bundle == peer.bundle);
+        match before.bundles.get(domain).filter(|_| same) {
+            Some(kept) => bundles.insert(kept.clone()),
+            None => bundles.extend_from(domain, &peer.bundle, &before),
         }
     }
     let deny: DenyList = table.deny.iter().filter_map(|entry| entry.parse().ok()).collect();
-    let next = TrustSnapshot { bundles: bundles.into_iter().collect(), deny };
+    let next = TrustSnapshot { bundles, deny };
     if *before != next {
         trust.replace(next);
+    }
+}
+
+trait ExtendFrom {
+    fn extend_from(&mut self, domain: &TrustDomain, text: &str, before: &TrustSnapshot);
+}
+
+impl ExtendFrom for BundleSet {
+    /// Adds the bundle in `text`; the one in force where it cannot be read: the controller checked
+    /// it, so keeping what is known is better than cutting everyone off.
+    fn extend_from(&mut self, domain: &TrustDomain, text: &str, before: &TrustSnapshot) {
+        match Bundle::from_json(domain, text.as_bytes()) {
+            Ok(bundle) => self.insert(Arc::new(bundle)),
+            Err(error) => {
+                tracing::error!(%domain, %error, "bundle in the table cannot be read");
+                if let Some(kept) = before.bundles.get(domain) {
+                    self.insert(kept.clone());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hansa_core::mesh::{Peer, Transport};
+    use hansa_identity::ca::{Ca, CaOptions};
+
+    fn table(ca: Option<&Ca>) -> RouteTable {
+        let mut table = empty(&"a".parse().unwrap(), &"a.test".parse().unwrap());
+        if let Some(ca) = ca {
+            let peer = Peer {
+                cluster: "b".parse().unwrap(),
+                trust_domain: ca.trust_domain().clone(),
+                locality: Default::default(),
+                bundle: ca.bundle().to_json().into(),
+                gateways: Default::default(),
+                transport: Transport::Auto,
+            };
+            table.peers.insert(peer.cluster.clone(), peer);
+        }
+        table
+    }
+
+    #[test]
+    fn trust_follows_the_peers_of_the_table() {
+        let domain: TrustDomain = "b.test".parse().unwrap();
+        let ca = Ca::create(domain.clone(), CaOptions::default(), std::time::SystemTime::now()).unwrap();
+        let trust = Trust::default();
+        let with = table(Some(&ca));
+        adopt_trust(&trust, &with, None);
+        let first = trust.current().bundles.get(&domain).cloned().unwrap();
+        adopt_trust(&trust, &with, Some(&with));
+        assert!(Arc::ptr_eq(&first, trust.current().bundles.get(&domain).unwrap()));
+        let mut broken = with.clone();
+        broken.peers.values_mut().for_each(|peer| peer.bundle = "{".into());
+        adopt_trust(&trust, &broken, Some(&with));
+        assert!(trust.current().bundles.get(&domain).is_some());
+        adopt_trust(&trust, &table(None), Some(&broken));
+        assert!(trust.current().bundles.get(&domain).is_none());
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_the_gateway_starts_with_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), b"hansaf01 and then something else").unwrap();
+        let (cluster, domain) = ("a".parse().unwrap(), "a.test".parse().unwrap());
+        let tables = Tables::load(folder.path(), &cluster, &domain, Trust::default());
+        assert!(tables.resume().is_none());
+        assert!(!folder.path().join(FILE).exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

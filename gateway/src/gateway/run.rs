@@ -145,7 +145,7 @@ async fn fixed(
     let mut version = 1;
     while table.changed().await.is_ok() {
         let next = table.borrow_and_update().clone();
-        adopt_trust(tls.trust(), &next);
+        adopt_trust(tls.trust(), &next, Some(&current.borrow().table));
         plane.tracks.adopt(&next);
         version += 1;
         current.send_replace(Current { table: next, position: Some(counted(version)) });
