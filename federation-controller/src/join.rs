@@ -57,6 +57,9 @@ pub struct Joiner {
     pub view: watch::Receiver<Option<Arc<View>>>,
 }
 
+/// How long an invitation waits for a gateway that can be dialled.
+const GATEWAY_WAIT: Duration = Duration::from_secs(3);
+
 /// Seconds asked for, within bounds.
 pub fn life(ttl_seconds: Option<u64>) -> Duration {
     ttl_seconds.map_or(DEFAULT_LIFE, |s| Duration::from_secs(s.max(1)).min(MOST_LIFE))
@@ -88,6 +91,18 @@ impl Joiner {
         }
     }
 
+    /// Waits a moment for a gateway that can be dialled: one that has just started may not yet stand in
+    /// the catalog.
+    async fn dialable(&self) {
+        let mut view = self.view.clone();
+        let known = view.wait_for(|view| {
+            let gateways = view.iter().flat_map(|view| view.catalog.gateways.values());
+            gateways.into_iter().any(|gateway| !gateway.addresses.is_empty())
+        });
+        // Whether it came or not is seen by the caller.
+        let _ = timeout(GATEWAY_WAIT, known).await;
+    }
+
     /// Makes an invitation.
     ///
     /// # Errors
@@ -97,6 +112,7 @@ impl Joiner {
         let wanted = request.name.map(|name| name.parse::<ClusterId>()).transpose();
         let cluster =
             wanted.map_err(|e| Error::new(hansa_core::code::cli::USAGE, object(), e.to_string()))?;
+        self.dialable().await;
         let introduction = self.introduction();
         let addresses = introduction.gateways.iter().flat_map(|g| g.addresses.iter().cloned());
         let gateways: Vec<String> = addresses.take(MAX_ADDRESSES).collect();
