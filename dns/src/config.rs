@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use hansa_core::name::{ClusterId, NodeId};
 use hansa_core::spiffe::TrustDomain;
+use hansa_runtime::settings::{self, Inconsistent, Log};
 use hansa_runtime::units::HumanDuration;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -132,60 +133,18 @@ impl Default for Tcp {
     }
 }
 
-/// Logs.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Log {
-    /// A level (`debug`) or directives (`info,hansa_dns=debug`).
-    pub level: String,
-    /// A file to append to; default: standard error.
-    pub file: Option<PathBuf>,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), file: None }
-    }
-}
-
 fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([0, 0, 0, 0], 53))]
 }
 
-/// The admin endpoint.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Admin {
-    /// Where to listen.
-    pub listen: SocketAddr,
-}
+/// The admin endpoint. Not a gateway's port, because one host may run both.
+pub type Admin = settings::Admin<15_022>;
 
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 15022)) }
-    }
-}
-
-/// The health endpoint.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Health {
-    /// Where to listen; nowhere by default.
-    pub listen: Option<SocketAddr>,
-}
+/// The health endpoint; nowhere by default.
+pub type Health = settings::Health<0>;
 
 fn default_drain() -> HumanDuration {
     HumanDuration::from_secs(5)
-}
-
-/// What no single key can say.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {cause}")]
-pub struct Inconsistent {
-    /// The key.
-    pub key: &'static str,
-    /// What is wrong.
-    pub cause: String,
 }
 
 impl Config {

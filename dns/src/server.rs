@@ -47,7 +47,7 @@ pub struct Process {
 pub enum StartError {
     /// The configuration does not fit together.
     #[error(transparent)]
-    Config(#[from] crate::config::Inconsistent),
+    Config(#[from] hansa_runtime::settings::Inconsistent),
     /// A port of names.
     #[error("cannot listen on {address} ({transport}): {source}")]
     Listen {

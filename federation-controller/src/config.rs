@@ -10,6 +10,7 @@ use hansa_core::locality::Locality;
 use hansa_core::mesh::Failback;
 use hansa_core::name::ClusterId;
 use hansa_core::spiffe::TrustDomain;
+use hansa_runtime::settings::{self, Inconsistent, Log};
 use hansa_runtime::units::HumanDuration;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -135,51 +136,11 @@ impl Default for CaConfig {
     }
 }
 
-/// The admin endpoint.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Admin {
-    /// Where to listen.
-    pub listen: SocketAddr,
-}
+/// The admin endpoint. Not a gateway's port, because one host may run both.
+pub type Admin = settings::Admin<15_023>;
 
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 15_020)) }
-    }
-}
-
-/// The health endpoint.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Health {
-    /// Where to listen.
-    pub listen: SocketAddr,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 15_021)) }
-    }
-}
-
-/// Logs.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Log {
-    /// A level (`debug`) or directives (`info,hansa_controller=debug`).
-    #[serde(default = "default_level")]
-    pub level: String,
-    /// A file to append to; default: standard error.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: default_level(), file: None }
-    }
-}
+/// The health endpoint. Not a gateway's port either.
+pub type Health = settings::Health<15_024>;
 
 fn default_listen() -> Vec<SocketAddr> {
     vec![SocketAddr::from(([0; 16], DEFAULT_PORT))]
@@ -199,20 +160,6 @@ fn default_ramp() -> HumanDuration {
 
 fn default_leaf_ttl() -> HumanDuration {
     HumanDuration::from_secs(86_400)
-}
-
-fn default_level() -> String {
-    "info".to_owned()
-}
-
-/// What no single key can say.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {cause}")]
-pub struct Inconsistent {
-    /// The key.
-    pub key: &'static str,
-    /// What is wrong.
-    pub cause: String,
 }
 
 impl Config {

@@ -28,7 +28,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::authority::{Authority, AuthorityError};
-use crate::config::{Config, Inconsistent};
+use crate::config::Config;
 use crate::control::{Control, State};
 use crate::feeds::Feeds;
 use crate::fuse::{Facts, Fuse, Parts, View};
@@ -68,7 +68,7 @@ pub struct Process {
 pub enum StartError {
     /// The configuration contradicts itself.
     #[error(transparent)]
-    Config(#[from] Inconsistent),
+    Config(#[from] hansa_runtime::settings::Inconsistent),
     /// The state folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FileError),
@@ -170,7 +170,7 @@ impl Controller {
         let control = Control::bind(&socket).await;
         let control = control.map_err(|error| StartError::Control { path: socket, error })?;
         let pages = pages(&config, &process, &state);
-        let admin = Admin::bind(config.admin.listen, Some(config.health.listen), pages).await?;
+        let admin = Admin::bind(config.admin.listen, config.health.listen, pages).await?;
         Ok(Self { process, listen, control, admin, routes, state, folder, fuse, peers, ears })
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use hansa_core::locality::Locality;
 use hansa_core::name::{ClusterId, NodeId};
+use hansa_runtime::settings;
 use hansa_runtime::units::{ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -161,35 +162,13 @@ pub enum Manage {
     Never,
 }
 
-/// The admin endpoint.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Admin {
-    /// Where to listen.
-    pub listen: SocketAddr,
-}
+/// The admin endpoint, on the port that scrapers of gateways know.
+pub type Admin = settings::Admin<15_020>;
 
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 15_020)) }
-    }
-}
+/// The health endpoint, on the port that load balancers of gateways know.
+pub type Health = settings::Health<15_021>;
 
-/// The health endpoint.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Health {
-    /// Where to listen.
-    pub listen: SocketAddr,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 15_021)) }
-    }
-}
-
-/// Logs.
+/// Logs: as every server's, and access lines.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Log {

@@ -146,7 +146,7 @@ impl Gateway {
         let plane = Arc::new(plane(&config, &process, plain, tunnels, metrics));
         plane.tracks.adopt(&plane.table());
         let pages = pages(&config, &process, &plane).metrics(families.finish());
-        let admin = Admin::bind(config.admin.listen, Some(config.health.listen), pages).await?;
+        let admin = Admin::bind(config.admin.listen, config.health.listen, pages).await?;
         let relay = match config.relay.listen {
             Some(address) => {
                 Some(crate::relay::bind(address).await.map_err(|source| StartError::Listen {

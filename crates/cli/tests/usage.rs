@@ -144,3 +144,17 @@ fn a_variable_overlays_the_file_and_a_flag_the_variable() {
     assert_eq!(server.code, 64);
     assert!(server.err.contains("99"), "{}", server.err);
 }
+
+#[test]
+fn one_host_may_run_one_server_of_each_kind() {
+    let mut taken = std::collections::BTreeSet::new();
+    for kind in ["controller", "gateway", "dns"] {
+        let schema = hansa(&["config", "schema", kind]).json();
+        for key in ["admin", "health"] {
+            let listen = schema["properties"][key]["default"]["listen"].as_str();
+            let port = listen.and_then(|listen| listen.rsplit(':').next()).map(str::to_owned);
+            assert!(port.is_none_or(|port| taken.insert(port)), "{kind} {key}: {listen:?} is another's");
+        }
+    }
+    assert_eq!(taken.len(), 5, "only a DNS server has no health address of its own");
+}

@@ -13,5 +13,6 @@ pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod ready;
+pub mod settings;
 pub mod tasks;
 pub mod units;
