@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Lists the tools that tests and demo need and this machine lacks; as root installs them, else
+# Lists the tools that tests, demo and bench need and this machine lacks; as root installs them, else
 # says the one line that does and ends with 3, before anything is built.
 #
-#   scripts/deps.sh [demo|test]     demo needs less than test; test is the default
+#   scripts/deps.sh [demo|test|bench]     demo needs less than test; test is the default
 set -euo pipefail
 
 want=${1:-test}
@@ -31,10 +31,29 @@ jq jq
 python3 python3
 '
 
+# The servers measured beside hansa and the tools that load them.
+bench_tools='
+ip iproute2
+openssl openssl
+nft nftables
+curl curl
+python3 python3
+dnsperf dnsperf
+haproxy haproxy
+nginx nginx-light
+iperf3 iperf3
+wrk wrk
+unbound unbound
+knotd knot
+'
+# Those that Debian would start at boot.
+services=(redis-server haproxy nginx unbound knot)
+
 case $want in
     demo) tools=$demo_tools ;;
     test) tools=$demo_tools$test_tools ;;
-    *) echo "usage: scripts/deps.sh [demo|test]" >&2; exit 64 ;;
+    bench) tools=$bench_tools ;;
+    *) echo "usage: scripts/deps.sh [demo|test|bench]" >&2; exit 64 ;;
 esac
 
 # System folders hold some of the tools and are not in every user's path.
@@ -46,7 +65,7 @@ missing_packages() {
         [ -n "$command" ] || continue
         command -v "$command" >/dev/null || echo "$package"
     done <<<"$tools"
-    if [ "$want" = test ] && ! has_referees && ! python3 -c 'import ensurepip' 2>/dev/null; then
+    if [ "$want" != demo ] && ! has_referees && ! python3 -c 'import ensurepip' 2>/dev/null; then
         echo python3-venv
     fi
 }
@@ -73,8 +92,11 @@ install_quietly() {
     [ "$ours" = no ] || rm -f "$policy"
     [ "$status" = 0 ] || return "$status"
     # Nor shall it start at the next boot, where there is something that would do so.
-    if [ -d /run/systemd/system ] && [[ " $* " == *" redis-server "* ]]; then
-        systemctl disable --quiet redis-server || true
+    if [ -d /run/systemd/system ]; then
+        local service
+        for service in "${services[@]}"; do
+            [[ " $* " != *" $service"[\ -]* ]] || systemctl disable --quiet "$service" || true
+        done
     fi
 }
 
@@ -99,7 +121,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-if [ "$want" = test ] && ! has_referees; then
+if [ "$want" != demo ] && ! has_referees; then
     echo "installing ${referees[*]} in $venv"
     mkdir -p "$cache"
     python3 -m venv --clear "$venv"
