@@ -19,8 +19,6 @@ mod source;
 pub(crate) const ALLOW: &[(&str, &str, &str)] = &[
     ("lines", "Cargo.lock", "made by cargo"),
     ("machine-path", "xtask/src/tidy/", "the rule has to name what it looks for"),
-    ("unsafe", "benches/load/", "a measuring tool outside the workspace: sockets and usage through libc"),
-    ("unsafe", "benches/wan/", "a measuring tool outside the workspace: tun devices through libc"),
     ("issue", "xtask/src/tidy/", "the rule has to name what it looks for"),
 ];
 
