@@ -13,6 +13,8 @@ use hansa_runtime::units::{ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::tunnel::ServerId;
+
 /// Everything a gateway is told.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -70,6 +72,8 @@ pub struct Tunnel {
     pub advertise: Vec<String>,
     /// The gateway cannot be dialled: it opens tunnels both ways itself.
     pub dial_only: bool,
+    /// For load balancers that route QUIC by connection id.
+    pub quic_lb: QuicLb,
     /// How QUIC adapts to the path.
     pub congestion: Congestion,
     /// Limits for each peer.
@@ -82,10 +86,20 @@ impl Default for Tunnel {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 15_443))],
             advertise: Vec::new(),
             dial_only: false,
+            quic_lb: QuicLb::default(),
             congestion: Congestion::default(),
             limits: TunnelLimits::default(),
         }
     }
+}
+
+/// For load balancers that route QUIC by connection id (QUIC-LB, plaintext).
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct QuicLb {
+    /// This gateway's server id, 1 to 15 octets in hexadecimal (AWS: 8); random ids without it.
+    #[schemars(with = "Option<String>")]
+    pub server_id: Option<ServerId>,
 }
 
 /// Congestion controllers of QUIC.
@@ -107,7 +121,7 @@ pub struct TunnelLimits {
     pub tunnels: u32,
     /// Streams on one tunnel at once.
     pub streams: u32,
-    /// Handshakes begun per second, from all peers together.
+    /// Handshakes begun per second from one address, and tunnels made per second by one peer.
     pub handshakes_per_second: u32,
     /// Bytes in flight towards us on one tunnel.
     pub window: ByteSize,

@@ -229,6 +229,7 @@ fn tunnel_config(config: &Config) -> tunnel::Config {
     tunnel::Config {
         listen: if wanted.dial_only { Vec::new() } else { wanted.listen.clone() },
         dial_only: wanted.dial_only,
+        server_id: wanted.quic_lb.server_id.clone(),
         congestion: match wanted.congestion {
             Congestion::Bbr => tunnel::Congestion::Bbr,
             Congestion::Cubic => tunnel::Congestion::Cubic,

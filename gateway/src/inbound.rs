@@ -20,7 +20,7 @@ use crate::metrics::Flow;
 use crate::outcome::{Outcome, Refusal};
 use crate::plane::{Plane, Record};
 use crate::splice::{self, Moved, TcpSink, TcpSource};
-use crate::tunnel::{CONNECT_UDP, RecvHalf, Request, Responder, SendHalf};
+use crate::tunnel::{CONNECT_UDP, RecvHalf, Request, SendHalf};
 
 /// The authority that leads to the controller of the cluster asked.
 pub(crate) const CONTROLLER: &str = "controller.hansa.internal:443";
@@ -51,7 +51,7 @@ async fn serve(plane: Arc<Plane>, request: Request) {
         Some(CONNECT_UDP) => Box::pin(crate::udp::inbound::serve(&plane, request, &mut record)).await,
         Some(_) => {
             let refusal = Refusal::bad_request("this :protocol is not supported".to_owned());
-            Box::pin(refuse(&plane, request.responder, &refusal, &mut record)).await
+            Box::pin(refuse(&plane, request, &refusal, &mut record)).await
         }
     };
     record.finish(&plane.metrics, outcome);
@@ -75,7 +75,7 @@ fn shown(authority: &str) -> String {
 /// Answers a refusal and counts it.
 pub(crate) async fn refuse(
     plane: &Plane,
-    responder: Responder,
+    request: Request,
     refusal: &Refusal,
     record: &mut Record,
 ) -> Outcome {
@@ -87,7 +87,8 @@ pub(crate) async fn refuse(
     }
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     // Whoever asked may be gone; the outcome is the same.
-    let _ = tokio::time::timeout(Duration::from_secs(1), responder.refuse(status, headers)).await;
+    let refused = request.responder.refuse(status, headers, request.recv);
+    let _ = tokio::time::timeout(Duration::from_secs(1), refused).await;
     refusal.outcome
 }
 
@@ -134,7 +135,7 @@ async fn tcp(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
     let table = plane.table();
     let admitted = match admit(&table, &request, Protocol::Tcp) {
         Ok(admitted) => admitted,
-        Err(refusal) => return Box::pin(refuse(plane, request.responder, &refusal, record)).await,
+        Err(refusal) => return Box::pin(refuse(plane, request, &refusal, record)).await,
     };
     let Admitted { target, local } = admitted;
     record.service = target.service.to_string();
@@ -142,7 +143,7 @@ async fn tcp(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
     // Boxed: what is over soon must not take room for the connection's whole life.
     let dialed = match Box::pin(plane.dialer.dial(local, target.port, host)).await {
         Ok(dialed) => dialed,
-        Err(error) => return Box::pin(refuse(plane, request.responder, &failed(&error), record)).await,
+        Err(error) => return Box::pin(refuse(plane, request, &failed(&error), record)).await,
     };
     drop(table);
     record.endpoint = Some(dialed.endpoint);
@@ -203,7 +204,7 @@ async fn controller(plane: &Plane, request: Request, record: &mut Record) -> Out
         Ok(stream) => stream,
         Err(cause) => {
             let refusal = Refusal::no_endpoint(format!("controller: {cause}"));
-            return refuse(plane, request.responder, &refusal, record).await;
+            return refuse(plane, request, &refusal, record).await;
         }
     };
     let Ok(send) = request.responder.respond(StatusCode::OK, HeaderMap::new()).await else {

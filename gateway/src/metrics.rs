@@ -47,6 +47,28 @@ pub(crate) struct Dropped {
     pub(crate) reason: &'static str,
 }
 
+/// Where a new connection or flow was sent first, and why there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Decided {
+    /// The cluster tried first.
+    pub(crate) peer: String,
+    /// How it stands; `panic` where nothing is healthy, `host` where only one can be meant.
+    pub(crate) reason: &'static str,
+}
+
+/// Endpoints of the own cluster in one state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Endpoints {
+    /// `ready`, `unready` by the table, or `down` as seen from here.
+    pub(crate) state: &'static str,
+}
+
+/// The commit this was built from, where the build says it.
+const COMMIT: &str = match option_env!("HANSA_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// All families of the data path. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
@@ -56,6 +78,8 @@ pub(crate) struct Metrics {
     pub(crate) received: Family<Flow, Counter>,
     pub(crate) failovers: Family<Moved, Counter>,
     pub(crate) panic: Counter,
+    pub(crate) decisions: Family<Decided, Counter>,
+    pub(crate) endpoints: Family<Endpoints, Gauge>,
     pub(crate) listeners: Gauge,
     pub(crate) unbound: Gauge,
     pub(crate) taken_over: Gauge,
@@ -77,7 +101,7 @@ pub(crate) fn register_all(families: &mut Families, metrics: &Metrics, tunnels: 
     metrics.register(families);
     tunnels.register(families);
     families.add_process();
-    families.add_build_info("hansa", "gateway", env!("CARGO_PKG_VERSION"), "");
+    families.add_build_info("hansa", "gateway", env!("CARGO_PKG_VERSION"), COMMIT);
 }
 
 impl Metrics {
@@ -101,6 +125,10 @@ impl Metrics {
             self.failovers.clone(),
         );
         families.add("hansa_panic_decisions_total", "Decisions with nothing healthy", self.panic.clone());
+        let help = "New connections and flows by the cluster chosen first and why";
+        families.add("hansa_route_decisions_total", help, self.decisions.clone());
+        let help = "Addresses and ports of the own cluster's endpoints, by state";
+        families.add("hansa_endpoints", help, self.endpoints.clone());
         families.add("hansa_listeners", "Virtual addresses and ports bound", self.listeners.clone());
         families.add(
             "hansa_listeners_unbound",
@@ -114,7 +142,11 @@ impl Metrics {
             "Accepts refused for lack of descriptors",
             self.exhausted.clone(),
         );
-        families.add("hansa_datagrams_dropped_total", "Datagrams dropped", self.datagrams_dropped.clone());
+        families.add(
+            "hansa_datagrams_dropped_total",
+            "Datagrams dropped, by reason",
+            self.datagrams_dropped.clone(),
+        );
         families.add("hansa_udp_flows", "UDP flows that run now", self.udp_flows.clone());
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::Limits;
 use crate::dial::Dialer;
-use crate::metrics::{Ended, Flow, Metrics};
+use crate::metrics::{Decided, Ended, Flow, Metrics};
 use crate::outcome::Outcome;
 use crate::reach::{Path, Tracks};
 use crate::splice::{Bounds, Moved};
@@ -130,6 +130,7 @@ impl Plane {
     ) -> Option<Choice> {
         let row = table.services.get(&what.service)?;
         if let Some((_, cluster)) = &what.host {
+            self.decided(cluster, "host");
             return Some(Choice { order: vec![cluster.clone()], panic: false });
         }
         let spread = self.spread(table, row, (protocol, what.port));
@@ -140,7 +141,34 @@ impl Plane {
         if spread.panic {
             self.metrics.panic.inc();
         }
-        Some(Choice { order: spread.order(draw), panic: spread.panic })
+        let order = spread.order(draw);
+        if let Some(first) = order.first() {
+            self.decided(first, reason(&spread, first));
+        }
+        Some(Choice { order, panic: spread.panic })
+    }
+
+    fn decided(&self, cluster: &ClusterId, reason: &'static str) {
+        let decided = Decided { peer: cluster.to_string(), reason };
+        self.metrics.decisions.get_or_create(&decided).inc();
+    }
+}
+
+/// How the cluster chosen stands, as a label.
+fn reason(spread: &Spread, cluster: &ClusterId) -> &'static str {
+    if spread.panic {
+        return "panic";
+    }
+    let mut candidates = spread.tiers.iter().flat_map(|tier| &tier.candidates);
+    let of = candidates.find(|candidate| candidate.cluster == *cluster && candidate.share > 0.0);
+    match of.map_or(Reason::NoEndpoints, |candidate| candidate.reason) {
+        Reason::Healthy => "healthy",
+        Reason::Ramp => "ramp",
+        Reason::HoldDown => "hold_down",
+        Reason::Down => "down",
+        Reason::Suspect => "suspect",
+        Reason::Unreachable => "unreachable",
+        Reason::NoEndpoints => "no_endpoints",
     }
 }
 

@@ -177,6 +177,24 @@ impl Tracks {
         });
     }
 
+    /// Counts the endpoints of the own cluster: ready, not ready, and ready but failing from here.
+    fn census(&self, table: &RouteTable) -> [(&'static str, i64); 3] {
+        let view = self.snapshot();
+        let (mut ready, mut unready, mut down) = (0, 0, 0);
+        let local = table.services.values().filter_map(|row| row.local.as_ref());
+        for endpoint in local.flat_map(|local| &local.endpoints) {
+            for port in &endpoint.ports {
+                let path = Path::Endpoint(SocketAddr::new(endpoint.address, port.target));
+                match (endpoint.ready, view.track(&path)) {
+                    (false, _) => unready += 1,
+                    (true, Track::Down { .. }) => down += 1,
+                    (true, _) => ready += 1,
+                }
+            }
+        }
+        [("ready", ready), ("unready", unready), ("down", down)]
+    }
+
     fn failback(&self) -> Failback {
         *self.inner.failback.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -38,6 +38,16 @@ pub(crate) enum Broken {
 pub(crate) trait Source: Send {
     /// The next chunk, never empty; none at the end. Cancel-safe.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Broken>> + Send;
+    /// Adds all chunks that can be had at once, up to a bound, waiting for the first; `false` at the
+    /// end, when it added none. Cancel-safe.
+    fn next_batch(&mut self, batch: &mut Vec<Bytes>) -> impl Future<Output = Result<bool, Broken>> + Send {
+        async {
+            let chunk = self.next().await?;
+            let any = chunk.is_some();
+            batch.extend(chunk);
+            Ok(any)
+        }
+    }
     /// Waits for a reset behind the end; pending for ever where that cannot be seen.
     fn broken(&mut self) -> impl Future<Output = Broken> + Send {
         std::future::pending()
@@ -50,6 +60,15 @@ pub(crate) trait Source: Send {
 pub(crate) trait Sink: Send {
     /// Writes a chunk, waiting for room.
     fn put(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Writes several chunks in order.
+    fn put_batch(&mut self, batch: Vec<Bytes>) -> impl Future<Output = Result<(), Broken>> + Send {
+        async {
+            for chunk in batch {
+                self.put(chunk).await?;
+            }
+            Ok(())
+        }
+    }
     /// The clean end.
     fn finish(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
     /// The end by a reset.
@@ -87,9 +106,14 @@ pub(crate) async fn pipe(
     sink: &mut impl Sink,
     moved: &AtomicU64,
 ) -> Result<(), (Half, Broken)> {
-    while let Some(chunk) = source.next().await.map_err(|b| (Half::Source, b))? {
-        let n = chunk.len() as u64;
-        sink.put(chunk).await.map_err(|b| (Half::Sink, b))?;
+    loop {
+        // Made anew each time: an idle connection holds none.
+        let mut batch = Vec::new();
+        if !source.next_batch(&mut batch).await.map_err(|b| (Half::Source, b))? {
+            break;
+        }
+        let n = batch.iter().map(|chunk| chunk.len() as u64).sum();
+        sink.put_batch(batch).await.map_err(|b| (Half::Sink, b))?;
         moved.fetch_add(n, Ordering::Relaxed);
     }
     sink.finish().await.map_err(|b| (Half::Sink, b))

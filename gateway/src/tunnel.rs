@@ -5,9 +5,11 @@
 //! [`Tunnels::open`], the inbound side takes those of peers from [`Incoming`]. Nothing here knows
 //! services or policies, and nothing of one request is ever sent twice unless nobody got it.
 
+mod cid;
 mod config;
 mod error;
 mod metrics;
+mod offload;
 mod peer;
 mod pulse;
 mod reach;
@@ -42,6 +44,7 @@ use hub::{Hub, Inputs};
 use link::Missed;
 use registry::Wish;
 
+pub use cid::ServerId;
 pub use config::{Config, Congestion, Limits, Timing};
 pub use error::{BindError, Cut, OpenError, StreamError};
 pub use hansa_http3::Code;
@@ -100,7 +103,10 @@ impl Tunnels {
         metrics: Metrics,
     ) -> Result<(Self, Incoming, JoinStreams), BindError> {
         let server = transport::quic_server(&config, &identity)?;
-        let listeners = config.listen.iter().map(|address| transport::listen(*address, &server));
+        let listeners = config
+            .listen
+            .iter()
+            .map(|address| transport::listen(*address, &server, config.server_id.as_ref()));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let diallers = transport::Diallers::bind()?;
         let (incoming, requests) = mpsc::channel(config.limits.incoming.max(1));

@@ -25,6 +25,8 @@ use rules::{Phase, Rules};
 
 /// Informational answers taken before the final one.
 const MAX_INFORMATIONAL: usize = 16;
+/// Packets' worth of content taken in one turn by [`RecvStream::poll_batch`].
+const BATCH: usize = 32;
 
 /// The receiving half of a request stream.
 #[derive(Debug)]
@@ -227,6 +229,54 @@ impl RecvStream {
                     self.rules.phase = Phase::Tail;
                     self.trailers = Some(self.decode(&block, message::decode_trailers)?);
                 }
+            }
+        }
+    }
+
+    /// Takes all content that has already arrived, at most 32 packets of it, in one turn: what is
+    /// written on in one go costs a fraction of what single pieces do. `false` at the clean end.
+    /// Inside a tunnel only; elsewhere one piece at a time.
+    pub fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Bytes>,
+    ) -> Poll<Result<bool, StreamError>> {
+        if self.rules.phase != Phase::Tunnel || self.end != End::Open || !self.chunk.is_empty() {
+            let piece = ready!(self.poll_data(cx))?;
+            batch.extend(piece.clone());
+            return Poll::Ready(Ok(piece.is_some()));
+        }
+        while batch.is_empty() {
+            let mut chunks = [const { Bytes::new() }; BATCH];
+            let read = pin!(self.inner.read_chunks(&mut chunks)).poll(cx);
+            match ready!(read) {
+                Ok(Some(read)) => {
+                    for chunk in &mut chunks[..read] {
+                        self.unpack(chunk, batch)?;
+                    }
+                }
+                Ok(None) => {
+                    self.clean_end()?;
+                    return Poll::Ready(Ok(false));
+                }
+                Err(error) => return Poll::Ready(Err(self.lost(error))),
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Takes the content out of a chunk of the tunnel, to its last byte.
+    fn unpack(&mut self, chunk: &mut Bytes, batch: &mut Vec<Bytes>) -> Result<(), StreamError> {
+        loop {
+            let rules = &mut self.rules;
+            match self.decoder.decode(chunk, |kind, length| rules.judge(kind, length)) {
+                Ok(Decoded::Data(piece)) => {
+                    self.rules.earn(piece.len());
+                    batch.push(piece);
+                }
+                // The rules let no other frame through inside a tunnel.
+                Ok(Decoded::Frame(..) | Decoded::NeedMore) => return Ok(()),
+                Err(violation) => return Err(self.fail(violation)),
             }
         }
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Path, Snapshot, now};
 use crate::inbound::PROBE;
+use crate::metrics::Endpoints;
 use crate::plane::{Plane, What};
 use crate::tunnel::{CONNECT_UDP, Open, ReachView};
 
@@ -24,6 +25,8 @@ use crate::tunnel::{CONNECT_UDP, Open, ReachView};
 const TICK: Duration = Duration::from_millis(50);
 /// Probes under way at once.
 const AT_ONCE: usize = 64;
+/// How often endpoints are counted.
+const CENSUS: Duration = Duration::from_secs(1);
 /// Below so many dead endpoints each is tried again every 300 ms: a connect costs nothing.
 const FEW: usize = 64;
 
@@ -36,6 +39,8 @@ pub(crate) async fn run(
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut census = tokio::time::interval(CENSUS);
+    census.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             changed = reach.changed() => {
@@ -51,6 +56,11 @@ pub(crate) async fn run(
                 if !plane.tracks.snapshot().paths.is_empty() {
                     plane.tracks.tick();
                     begin(&plane, &room);
+                }
+            }
+            _ = census.tick() => {
+                for (state, count) in plane.tracks.census(&plane.table()) {
+                    plane.metrics.endpoints.get_or_create(&Endpoints { state }).set(count);
                 }
             }
             () = stop.cancelled() => return,

@@ -1,7 +1,7 @@
 //! A TCP connection as source and sink. A buffer exists only between "readable" and the write.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ const LEAST_READ: usize = 4 << 10;
 const MOST_READ: usize = 64 << 10;
 /// Shorter reads are copied, so that a queue of small chunks does not pin large buffers.
 const COPY_BELOW: usize = 1 << 10;
+/// Most chunks given to the kernel in one call.
+const MOST_SLICES: usize = 32;
 
 thread_local! {
     /// For first reads of a burst: short ones never touch the heap with more than they are.
@@ -94,6 +96,18 @@ impl Source for TcpSource {
     }
 }
 
+/// What is left of `chunks` behind the first `n` bytes: the chunks, and how much of the first is done.
+fn behind(mut chunks: &[Bytes], mut n: usize) -> (&[Bytes], usize) {
+    while let Some((first, rest)) = chunks.split_first() {
+        if n < first.len() {
+            break;
+        }
+        n -= first.len();
+        chunks = rest;
+    }
+    (chunks, n)
+}
+
 /// The writing half.
 #[derive(Debug)]
 pub(crate) struct TcpSink {
@@ -105,6 +119,17 @@ impl TcpSink {
     pub(crate) fn new(stream: Arc<TcpStream>) -> Self {
         Self { stream }
     }
+
+    /// Writes what fits of `chunks`, without the first `done` bytes.
+    fn write(&self, chunks: &[Bytes], done: usize) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+        let count = chunks.len().min(MOST_SLICES);
+        for (slice, chunk) in slices.iter_mut().zip(chunks) {
+            *slice = IoSlice::new(chunk);
+        }
+        slices[0].advance(done);
+        self.stream.try_write_vectored(&slices[..count])
+    }
 }
 
 impl Sink for TcpSink {
@@ -112,6 +137,23 @@ impl Sink for TcpSink {
         while !chunk.is_empty() {
             match self.stream.try_write(&chunk) {
                 Ok(n) => drop(chunk.split_to(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.writable().await.map_err(|_| Broken::Reset)?;
+                }
+                Err(_) => return Err(Broken::Reset),
+            }
+        }
+        Ok(())
+    }
+
+    /// One call to the kernel for many packets' worth of content.
+    async fn put_batch(&mut self, batch: Vec<Bytes>) -> Result<(), Broken> {
+        let mut rest = batch.as_slice();
+        // Bytes of the first chunk that were written already.
+        let mut done = 0;
+        while !rest.is_empty() {
+            match self.write(rest, done) {
+                Ok(n) => (rest, done) = behind(rest, done + n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.stream.writable().await.map_err(|_| Broken::Reset)?;
                 }
@@ -131,5 +173,29 @@ impl Sink for TcpSink {
 
     fn reset(&mut self) {
         reset_on_drop(&self.stream);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_is_written_in_order_through_a_full_socket() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        // More than the buffers of both sockets hold, in chunks of uneven sizes.
+        let batch: Vec<Bytes> = (0..2_000_usize).map(|i| Bytes::from(vec![i as u8; 1 + i * 7])).collect();
+        let expected: Vec<u8> = batch.concat();
+        let mut sink = TcpSink::new(Arc::new(client));
+        let write = async {
+            sink.put_batch(batch).await.unwrap();
+            sink.finish().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let (_, read) = tokio::join!(write, tokio::io::AsyncReadExt::read_to_end(&mut server, &mut got));
+        read.unwrap();
+        assert!(got == expected);
     }
 }

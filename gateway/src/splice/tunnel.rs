@@ -21,6 +21,10 @@ impl Source for RecvHalf {
         Ok(self.data().await?)
     }
 
+    async fn next_batch(&mut self, batch: &mut Vec<Bytes>) -> Result<bool, Broken> {
+        Ok(self.batch(batch).await?)
+    }
+
     fn stop(&mut self) {
         RecvHalf::stop(self, Code::H3_CONNECT_ERROR);
     }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hansa_core::code::trust as codes;
 use hansa_core::spiffe::Role as Holder;
 use hansa_http3 as http3;
 use hansa_identity::tls::{ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3, peer_leaf};
-use hansa_identity::verify::describe;
+use hansa_identity::verify::{describe, describe_text};
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -94,7 +95,7 @@ async fn quic_handshake(hub: Arc<Hub>, incoming: quinn::Incoming, permit: OwnedS
     let shaken = tokio::time::timeout(deadline, async { incoming.accept()?.await }).await;
     let connection = match shaken {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return hub.refused(Lane::Quic, from, &error.to_string()),
+        Ok(Err(error)) => return hub.refused(Lane::Quic, from, describe_text(&error.to_string())),
         Err(_) => return hub.refused(Lane::Quic, from, "the handshake took too long"),
     };
     let alpn = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
@@ -135,12 +136,13 @@ fn h3(hub: &Arc<Hub>, connection: quinn::Connection, facts: Facts) -> (Arc<Link>
 fn admit(hub: &Hub, chain: Vec<CertificateDer<'static>>, turned: bool) -> Result<Facts, String> {
     let leaf = peer_leaf(&chain).map_err(|error| error.to_string())?;
     let Some(Holder::Gateway(gateway)) = leaf.id.role() else {
-        return Err(format!("{} is no gateway", leaf.id));
+        return Err(format!("{} {} is no gateway", codes::CERT_WRONG_ROLE, leaf.id));
     };
     let trust_domain = leaf.trust_domain().clone();
     let table = hub.table.borrow().clone();
     let peer = table.peers.values().find(|peer| peer.trust_domain == trust_domain);
-    let peer = peer.ok_or_else(|| format!("{trust_domain} is no peer of ours"))?;
+    let unknown = || format!("{} {trust_domain} is no peer of ours", codes::CERT_DOMAIN_UNKNOWN);
+    let peer = peer.ok_or_else(unknown)?;
     let cluster = peer.cluster.clone();
     Ok(Facts { peer: PeerId { cluster, trust_domain, gateway }, dialled: false, asks: turned, chain })
 }

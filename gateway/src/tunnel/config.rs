@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::cid::ServerId;
+
 /// Which congestion controller QUIC tunnels use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -23,6 +25,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Peers cannot dial us, so we also open tunnels on which they make the requests.
     pub dial_only: bool,
+    /// Carried in the connection ids of the listening endpoints.
+    pub server_id: Option<ServerId>,
     /// Congestion controller of QUIC tunnels.
     pub congestion: Congestion,
     /// Tunnels wanted to each gateway of each peer.
@@ -44,6 +48,7 @@ impl Default for Config {
         Self {
             listen: Vec::new(),
             dial_only: false,
+            server_id: None,
             congestion: Congestion::Bbr,
             connections_per_gateway: 1,
             stream_window: 8 << 20,

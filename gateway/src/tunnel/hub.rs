@@ -93,8 +93,8 @@ impl Hub {
 
     /// Logs a refused handshake; strangers fill no log, so at most one line a second.
     pub(crate) fn refused(&self, lane: Lane, from: SocketAddr, why: &str) {
-        self.metrics.handshake("server", lane, "refused");
         let why = plain(why);
+        self.metrics.refused(lane, &why);
         let now = unix_millis();
         if now.saturating_sub(self.refusal_said.load(Ordering::Relaxed)) < 1_000 {
             tracing::debug!(%from, transport = lane.as_str(), why, "handshake refused");
@@ -122,6 +122,7 @@ impl Hub {
                 _ = tick.tick() => {}
                 () = self.registry.changed.notified() => {}
             }
+            self.metrics.look_at_offload(&self.listeners, &self.diallers);
             let table = self.table.borrow().clone();
             let links = self.registry.all();
             let before = self.reach.borrow().clone();

@@ -172,7 +172,7 @@ async fn deliver(hub: &Hub, link: &Link, head: Head, (responder, recv): (Respond
         Ok(authority) => authority,
         Err(status) => {
             // The peer learns no more from a failed refusal.
-            let _ = responder.refuse(status, HeaderMap::new()).await;
+            let _ = responder.refuse(status, HeaderMap::new(), recv).await;
             return;
         }
     };

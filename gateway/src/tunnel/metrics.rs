@@ -2,6 +2,7 @@
 //!
 //! Registered once by the gateway; written by the watch over each tunnel and by dialling.
 
+use hansa_core::code::{self, Code};
 use hansa_runtime::metrics::Families;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,7 +11,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::sync::atomic::AtomicU64;
 
 use super::link::{Link, Wire};
+use super::offload::Offload;
 use super::peer::Lane;
+use super::transport::{self, Diallers, Listener};
 
 /// Labels of one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,6 +29,8 @@ struct Handshake {
     side: &'static str,
     transport: &'static str,
     result: &'static str,
+    /// The message code of a refusal; bounded by the register.
+    code: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +48,7 @@ pub struct Metrics {
     lost: Family<Tunnel, Counter>,
     handshakes: Family<Handshake, Counter>,
     fallbacks: Family<Fallback, Counter>,
+    gso_lost: Gauge,
 }
 
 impl Metrics {
@@ -53,20 +59,38 @@ impl Metrics {
         families.add("hansa_tunnel_path_mtu_bytes", "Path MTU found, QUIC only", self.mtu.clone());
         let help = "Packets lost on the way, QUIC only";
         families.add("hansa_tunnel_lost_packets_total", help, self.lost.clone());
-        let help = "Handshakes by side and result";
+        let help = "Handshakes by side, result and message code";
         families.add("hansa_tunnel_handshakes_total", help, self.handshakes.clone());
         let help = "Moves of a wanted tunnel from one protocol to the other";
         families.add("hansa_tunnel_fallback_total", help, self.fallbacks.clone());
+        let help = "UDP sockets that send without segmentation offload, at more CPU";
+        families.add("hansa_tunnel_gso_lost", help, self.gso_lost.clone());
     }
 
     pub(crate) fn handshake(&self, side: &'static str, lane: Lane, result: &'static str) {
-        let labels = Handshake { side, transport: lane.as_str(), result };
+        self.shaken(side, lane, (result, String::new()));
+    }
+
+    /// One that was refused; `why` begins with the message code, where there is one.
+    pub(crate) fn refused(&self, lane: Lane, why: &str) {
+        let known = |code: &Code| why.starts_with(&code.to_string());
+        let code = code::all().iter().find(|code| known(code)).map(Code::to_string);
+        self.shaken("server", lane, ("refused", code.unwrap_or_default()));
+    }
+
+    fn shaken(&self, side: &'static str, lane: Lane, (result, code): (&'static str, String)) {
+        let labels = Handshake { side, transport: lane.as_str(), result, code };
         self.handshakes.get_or_create(&labels).inc();
     }
 
     pub(crate) fn fallback(&self, from: Lane, to: Lane) {
         let labels = Fallback { from: from.as_str(), to: to.as_str() };
         self.fallbacks.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn look_at_offload(&self, listeners: &[Listener], diallers: &Diallers) {
+        let sockets = transport::offloads(listeners, diallers);
+        self.gso_lost.set(Offload::lost(sockets, self.gso_lost.get()));
     }
 
     pub(crate) fn born(&self, link: &Link) {

@@ -62,10 +62,18 @@ impl Responder {
         self.send(status, headers, false).await
     }
 
-    /// Sends an answer without content: a refusal.
-    pub async fn refuse(self, status: StatusCode, headers: HeaderMap) -> Result<(), StreamError> {
+    /// Sends an answer without content: a refusal. What the peer still sends is not wanted, and
+    /// that is no error of its (RFC 9114 4.1, RFC 9113 8.1).
+    pub async fn refuse(
+        self,
+        status: StatusCode,
+        headers: HeaderMap,
+        mut recv: RecvHalf,
+    ) -> Result<(), StreamError> {
         let mut half = self.send(status, headers, true).await?;
-        half.finish().await
+        let finished = half.finish().await;
+        recv.stop(Code::H3_NO_ERROR);
+        finished
     }
 
     async fn send(

@@ -16,6 +16,9 @@ use super::error::{StreamError, to_h2};
 use super::link::InUse;
 use super::peer::Lane;
 
+/// Most pieces handed over in one batch.
+const MOST_PIECES: usize = 32;
+
 /// A request that was opened.
 #[derive(Debug)]
 pub struct Stream {
@@ -270,6 +273,33 @@ impl RecvHalf {
     /// Like [`Self::data`], for hand-written futures.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         self.poll_piece(cx).map_err(|error| self.in_use.explain(error))
+    }
+
+    /// All pieces that have already arrived, up to a bound; `false` at the clean end. Cancel-safe.
+    pub async fn batch(&mut self, batch: &mut Vec<Bytes>) -> Result<bool, StreamError> {
+        let came = poll_fn(|cx| match &mut self.inner {
+            Receiver::H3(stream) => stream.poll_batch(cx, batch).map_err(StreamError::from),
+            Receiver::H2 { .. } => self.poll_pieces(cx, batch),
+        });
+        came.await.map_err(|error| self.in_use.explain(error))
+    }
+
+    fn poll_pieces(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<Bytes>,
+    ) -> Poll<Result<bool, StreamError>> {
+        while batch.len() < MOST_PIECES {
+            match self.poll_piece(cx) {
+                Poll::Ready(Ok(Some(piece))) => batch.push(piece),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // The end is told again to who asks again.
+                Poll::Pending | Poll::Ready(Ok(None)) if !batch.is_empty() => break,
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(false)),
+            }
+        }
+        Poll::Ready(Ok(true))
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {

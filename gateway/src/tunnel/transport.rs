@@ -11,12 +11,15 @@ use hansa_identity::tls::{ALPN_H2, ALPN_H3, ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3,
 use hansa_identity::verify::{Admit, Domains, RoleKind};
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime as _, TokioRuntime};
+use quinn::{TransportConfig, VarInt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::cid::{Generator, ServerId};
 use super::config::{Config, Congestion};
 use super::error::BindError;
+use super::offload::Offload;
 
 /// Socket buffers: a burst of a whole window must fit between two turns of ours.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -96,9 +99,23 @@ fn udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<quinn::Endpoint> {
-    let socket = udp(address)?;
-    quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+/// An endpoint and what is known of its socket.
+type Bound = (quinn::Endpoint, Offload);
+
+fn endpoint(
+    address: SocketAddr,
+    server: Option<quinn::ServerConfig>,
+    id: Option<&ServerId>,
+) -> io::Result<Bound> {
+    let socket = TokioRuntime.wrap_udp_socket(udp(address)?)?;
+    let mut config = EndpointConfig::default();
+    if let Some(id) = id {
+        let generator = Generator(id.clone());
+        config.cid_generator(move || Box::new(generator.clone()));
+    }
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket.clone(), runtime)?;
+    Ok((endpoint, Offload::new(socket)))
 }
 
 /// One address we listen on, UDP and TCP of the same number.
@@ -106,29 +123,39 @@ fn endpoint(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Res
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) quic: quinn::Endpoint,
+    pub(crate) offload: Offload,
     pub(crate) tcp: TcpListener,
 }
 
 /// Binds both; port 0 takes a free number that is the same for both.
-pub(crate) fn listen(address: SocketAddr, server: &quinn::ServerConfig) -> Result<Listener, BindError> {
+pub(crate) fn listen(
+    address: SocketAddr,
+    server: &quinn::ServerConfig,
+    id: Option<&ServerId>,
+) -> Result<Listener, BindError> {
     // A number that is free for TCP may be taken for UDP: then another one is drawn.
     let tries = if address.port() == 0 { 16 } else { 1 };
-    let mut bound = bind(address, server);
+    let mut bound = bind(address, server, id);
     for _ in 1..tries {
         if bound.is_ok() {
             break;
         }
-        bound = bind(address, server);
+        bound = bind(address, server, id);
     }
     bound
 }
 
-fn bind(address: SocketAddr, server: &quinn::ServerConfig) -> Result<Listener, BindError> {
+fn bind(
+    address: SocketAddr,
+    server: &quinn::ServerConfig,
+    id: Option<&ServerId>,
+) -> Result<Listener, BindError> {
     let failed = |address, lane| move |source| BindError::Listen { address, lane, source };
     let tcp = tcp_listener(address).map_err(failed(address, "tcp"))?;
     let address = tcp.local_addr().map_err(failed(address, "tcp"))?;
-    let quic = endpoint(address, Some(server.clone())).map_err(failed(address, "udp"))?;
-    Ok(Listener { address, quic, tcp })
+    let bound = endpoint(address, Some(server.clone()), id);
+    let (quic, offload) = bound.map_err(failed(address, "udp"))?;
+    Ok(Listener { address, quic, offload, tcp })
 }
 
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -146,14 +173,14 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
 /// The endpoints we dial from, one per address family.
 #[derive(Debug)]
 pub(crate) struct Diallers {
-    v4: Option<quinn::Endpoint>,
-    v6: Option<quinn::Endpoint>,
+    v4: Option<Bound>,
+    v6: Option<Bound>,
 }
 
 impl Diallers {
     pub(crate) fn bind() -> Result<Self, BindError> {
-        let v4 = endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None);
-        let v6 = endpoint((Ipv6Addr::UNSPECIFIED, 0).into(), None);
+        let v4 = endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None, None);
+        let v6 = endpoint((Ipv6Addr::UNSPECIFIED, 0).into(), None, None);
         match (v4, v6) {
             (Err(error), Err(_)) => Err(BindError::Dial(error)),
             (v4, v6) => Ok(Self { v4: v4.ok(), v6: v6.ok() }),
@@ -161,12 +188,22 @@ impl Diallers {
     }
 
     pub(crate) fn towards(&self, address: SocketAddr) -> Option<&quinn::Endpoint> {
-        if address.is_ipv4() { self.v4.as_ref() } else { self.v6.as_ref() }
+        let bound = if address.is_ipv4() { &self.v4 } else { &self.v6 };
+        bound.as_ref().map(|(endpoint, _)| endpoint)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &quinn::Endpoint> {
-        self.v4.iter().chain(&self.v6)
+        self.v4.iter().chain(&self.v6).map(|(endpoint, _)| endpoint)
     }
+}
+
+/// What is known of all our UDP sockets.
+pub(crate) fn offloads<'a>(
+    listeners: &'a [Listener],
+    diallers: &'a Diallers,
+) -> impl Iterator<Item = &'a Offload> {
+    let dialling = diallers.v4.iter().chain(&diallers.v6).map(|(_, offload)| offload);
+    listeners.iter().map(|listener| &listener.offload).chain(dialling)
 }
 
 /// Settings of a tunnel's TCP connection.

@@ -63,7 +63,7 @@ pub(crate) async fn serve(plane: &Plane, request: Request, record: &mut Record) 
     let table = plane.table();
     let admitted = match admit(&table, &request, Protocol::Udp) {
         Ok(admitted) => admitted,
-        Err(refusal) => return refuse(plane, request.responder, &refusal, record).await,
+        Err(refusal) => return refuse(plane, request, &refusal, record).await,
     };
     record.service = admitted.target.service.to_string();
     let host = admitted.target.host.as_ref().map(|(host, _)| host);
@@ -71,13 +71,13 @@ pub(crate) async fn serve(plane: &Plane, request: Request, record: &mut Record) 
     drop(table);
     let none = || Refusal::no_endpoint("no ready endpoint".to_owned());
     let Some(endpoint) = endpoint else {
-        return refuse(plane, request.responder, &none(), record).await;
+        return refuse(plane, request, &none(), record).await;
     };
     let mut near = match Connected::new(endpoint).await {
         Ok(near) => near,
         Err(error) => {
             tracing::debug!(%error, %endpoint, "flow");
-            return refuse(plane, request.responder, &none(), record).await;
+            return refuse(plane, request, &none(), record).await;
         }
     };
     record.endpoint = Some(endpoint);
