@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hansa_core::mesh::Transport;
 use hansa_core::reach::Reach;
-use hansa_gateway::tunnel::{CONNECT_UDP, Config, Lane, Limits, Open, Request, StreamError};
+use hansa_gateway::tunnel::{CONNECT_UDP, Code, Config, Lane, Limits, Open, Request, StreamError};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::member::{Domain, Gateway, LONG, greet, loopback, open, said};
@@ -77,7 +77,9 @@ async fn first_bytes(transport: Transport) {
     assert_eq!(recv.data().await.unwrap(), Some(first));
     let mut headers = HeaderMap::new();
     headers.insert("proxy-status", HeaderValue::from_static("gateway; error=x"));
-    responder.refuse(StatusCode::SERVICE_UNAVAILABLE, headers).await.unwrap();
+    responder.refuse(StatusCode::SERVICE_UNAVAILABLE, headers, recv).await.unwrap();
+    let stopped = tokio::time::timeout(LONG, stream.send.stopped()).await.unwrap();
+    assert_eq!(stopped, StreamError::Reset(Code::H3_NO_ERROR));
     let answer = stream.recv.response().await.unwrap();
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.proxy_status(), Some("gateway; error=x"));

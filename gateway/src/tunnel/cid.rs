@@ -1,0 +1,135 @@
+//! Connection ids that carry a server id, so that a load balancer in front of several gateways can
+//! send a connection's packets to its own, whatever address they come from.
+//!
+//! The plaintext form of QUIC-LB (draft-ietf-quic-load-balancers 5.1): one octet of configuration
+//! number and length, the server id, a nonce. Used by the listening endpoints where an operator
+//! sets a server id; the id is no secret and is seen on the wire. It decodes nobody else's ids.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use quinn::{ConnectionId, ConnectionIdGenerator};
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+
+/// The longest id QUIC version 1 allows.
+const MOST: usize = 20;
+/// The longest server id: one octet before it and the shortest nonce behind it.
+const MOST_SERVER: usize = 15;
+/// The nonce where there is room for it; never less than four octets.
+const NONCE: usize = 7;
+
+/// A server id of 1 to 15 octets, written in hexadecimal.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServerId(Vec<u8>);
+
+/// Why a text is no server id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a server id is 1 to 15 octets in hexadecimal, such as 00000000000000a1")]
+pub struct BadServerId;
+
+impl FromStr for ServerId {
+    type Err = BadServerId;
+
+    fn from_str(text: &str) -> Result<Self, BadServerId> {
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+        let digits = digits.filter(|d| d.len().is_multiple_of(2)).ok_or(BadServerId)?;
+        let octets: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        match octets.len() {
+            1..=MOST_SERVER => Ok(Self(octets)),
+            _ => Err(BadServerId),
+        }
+    }
+}
+
+impl TryFrom<String> for ServerId {
+    type Error = BadServerId;
+
+    fn try_from(text: String) -> Result<Self, BadServerId> {
+        text.parse()
+    }
+}
+
+impl From<ServerId> for String {
+    fn from(id: ServerId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+impl fmt::Debug for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Makes the ids of one endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Generator(pub(crate) ServerId);
+
+impl Generator {
+    fn nonce(&self) -> usize {
+        NONCE.min(MOST - 1 - self.0.0.len())
+    }
+
+    /// Configuration number 0 in the upper three bits, the length behind this octet in the others.
+    fn first(&self) -> u8 {
+        u8::try_from(self.cid_len() - 1).unwrap_or(0)
+    }
+}
+
+impl ConnectionIdGenerator for Generator {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; MOST];
+        let (server, length) = (self.0.0.len(), self.cid_len());
+        id[0] = self.first();
+        id[1..=server].copy_from_slice(&self.0.0);
+        rand::rng().fill(&mut id[1 + server..length]);
+        ConnectionId::new(&id[..length])
+    }
+
+    fn cid_len(&self) -> usize {
+        1 + self.0.0.len() + self.nonce()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_its_length_the_server_and_a_fresh_nonce() {
+        let server: ServerId = "00000000000000A1".parse().unwrap();
+        assert_eq!(server.to_string(), "00000000000000a1");
+        let mut generator = Generator(server);
+        let (one, two) = (generator.generate_cid(), generator.generate_cid());
+        assert_eq!(one.len(), 16);
+        assert_eq!(one[..9], [15, 0, 0, 0, 0, 0, 0, 0, 0xa1]);
+        assert_ne!(one[9..], two[9..]);
+    }
+
+    #[test]
+    fn the_longest_server_id_leaves_four_octets_of_nonce() {
+        let mut generator = Generator("ab".repeat(15).parse().unwrap());
+        assert_eq!((generator.generate_cid().len(), generator.nonce()), (20, 4));
+    }
+
+    #[test]
+    fn what_is_no_server_id_is_refused() {
+        for bad in ["", "a", "xyzz", "-1", &"00".repeat(16)] {
+            assert_eq!(bad.parse::<ServerId>(), Err(BadServerId), "{bad}");
+        }
+    }
+}
