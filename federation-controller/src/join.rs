@@ -57,7 +57,7 @@ pub struct Joiner {
     pub view: watch::Receiver<Option<Arc<View>>>,
 }
 
-/// How long an invitation waits for a gateway that can be dialled.
+/// How long an invitation, or a join, waits for a gateway of ours in the catalog.
 const GATEWAY_WAIT: Duration = Duration::from_secs(3);
 
 /// Seconds asked for, within bounds.
@@ -91,13 +91,13 @@ impl Joiner {
         }
     }
 
-    /// Waits a moment for a gateway that can be dialled: one that has just started may not yet stand in
-    /// the catalog.
-    async fn dialable(&self) {
+    /// Waits a moment for a gateway that fits: one that has just started may not yet stand in the
+    /// catalog, and the peer would learn of none.
+    async fn gateway(&self, fits: impl Fn(&GatewayInfo) -> bool) {
         let mut view = self.view.clone();
         let known = view.wait_for(|view| {
             let gateways = view.iter().flat_map(|view| view.catalog.gateways.values());
-            gateways.into_iter().any(|gateway| !gateway.addresses.is_empty())
+            gateways.into_iter().any(&fits)
         });
         // Whether it came or not is seen by the caller.
         let _ = timeout(GATEWAY_WAIT, known).await;
@@ -112,7 +112,7 @@ impl Joiner {
         let wanted = request.name.map(|name| name.parse::<ClusterId>()).transpose();
         let cluster =
             wanted.map_err(|e| Error::new(hansa_core::code::cli::USAGE, object(), e.to_string()))?;
-        self.dialable().await;
+        self.gateway(|gateway| !gateway.addresses.is_empty()).await;
         let introduction = self.introduction();
         let addresses = introduction.gateways.iter().flat_map(|g| g.addresses.iter().cloned());
         let gateways: Vec<String> = addresses.take(MAX_ADDRESSES).collect();
@@ -150,6 +150,8 @@ impl Joiner {
         }
         let pinned = token.bundle();
         let pinned = pinned.map_err(|e| Error::new(trust::TOKEN_INVALID, "token", e.to_string()))?;
+        // A gateway that only dials out has no address.
+        self.gateway(|_| true).await;
         let mut causes = Vec::new();
         for address in &token.gateways {
             match timeout(ATTEMPT, self.ask(&token, address, &pinned)).await {
