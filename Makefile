@@ -45,7 +45,6 @@ check: ## Format, lints, tidy, dependency rules and the fast rings, in minutes
 	$(XTASK) test --ring value --ring loopback
 
 bench: ## Measure side by side with the peers (ROW=conn runs one row)
-	@scripts/deps.sh test
 	benches/run $(ROW)
 
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (TARGET=name fuzzes one; nightly Rust)
