@@ -135,6 +135,3 @@ impl Addresses {
 fn anchor(block: &IpNet) -> IpAddr {
     block.hosts().next().unwrap_or_else(|| block.addr())
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use crate::spec::{Host, MemberId, Plan};
+use crate::spec::{Host, LabSpec, MemberId, Plan, Sabotage};
 
 /// What every server configuration needs.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,29 @@ pub struct Files<'a> {
     pub home: &'a Path,
     /// The member's manifests.
     pub manifests: &'a Path,
+    /// How patient the servers are.
+    pub tuning: Tuning,
+}
+
+/// What the demo sets shorter than the defaults, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// How long what returns gets no traffic after its probe passed.
+    pub hold_down: u8,
+    /// How long its share then grows.
+    pub ramp: u8,
+    /// How long a gateway that ends waits for its connections.
+    pub drain: u8,
+}
+
+impl Tuning {
+    /// As promised; shorter in a lab that is to break a promise.
+    #[must_use]
+    pub fn of(spec: &LabSpec) -> Self {
+        let held = !spec.has(Sabotage::NoHoldDown);
+        let drain = if spec.has(Sabotage::ShortDrain) { 1 } else { 30 };
+        Self { hold_down: if held { 2 } else { 0 }, ramp: if held { 3 } else { 0 }, drain }
+    }
 }
 
 /// The controller's configuration.
@@ -26,7 +49,8 @@ pub fn controller(plan: &Plan, member: MemberId, files: Files<'_>) -> String {
     let _ = writeln!(text, "source:\n  folder: {}", quoted(files.manifests));
     let _ = writeln!(text, "listen: [\"{listen}:15012\"]");
     let _ = writeln!(text, "vip:\n  prefixes: [\"{}\"]", plan.vip_prefix(member));
-    text.push_str("failover:\n  holdDown: 2s\n  ramp: 3s\n");
+    let Tuning { hold_down, ramp, .. } = files.tuning;
+    let _ = writeln!(text, "failover:\n  holdDown: {hold_down}s\n  ramp: {ramp}s");
     common(&mut text, plan, (member, Host::Controller), files.home);
     text
 }
@@ -41,7 +65,7 @@ pub fn gateway(plan: &Plan, member: MemberId, number: u8, files: Files<'_>) -> S
     let _ = writeln!(text, "locality: {}/{zone}", member.locality());
     text.push_str(&tunnel(plan, member, number));
     let _ = writeln!(text, "relay:\n  listen: \"{}:15014\"", plan.inside(member, host));
-    text.push_str("drain:\n  deadline: 30s\n");
+    let _ = writeln!(text, "drain:\n  deadline: {}s", files.tuning.drain);
     common(&mut text, plan, (member, host), files.home);
     text
 }

@@ -1,13 +1,14 @@
 //! `hansa demo`: the whole story on one machine, or its parts by hand.
 //! The command line crate parses the arguments and calls [`run`]; nothing here knows how a server works.
 
+mod trouble;
 mod verbs;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::lab::{Lab, teardown};
 use crate::process::{self, Proc};
@@ -15,6 +16,8 @@ use crate::report::Report;
 use crate::spec::{LabSpec, Links, NetMode, Sabotage};
 use crate::state::DemoState;
 use crate::{mode, steps};
+
+use trouble::Trouble;
 
 /// Exit code when a promise was not kept or something failed.
 const FAILED: u8 = 1;
@@ -34,7 +37,7 @@ pub struct DemoArgs {
     pub report: Option<PathBuf>,
     /// How members are kept apart; the best that works here by default.
     pub net: Option<NetMode>,
-    /// Seed of the run; random by default.
+    /// Decides everything that is left to chance; random by default.
     pub seed: Option<u64>,
     /// Leaves everything up at the end.
     pub keep: bool,
@@ -80,7 +83,7 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             eprintln!("hansa demo: {e:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(e.downcast_ref::<Trouble>().map_or(FAILED, |trouble| trouble.exit))
         }
     }
 }
@@ -88,8 +91,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 fn start(args: &DemoArgs) -> Result<ExitCode> {
     if let Some(unknown) = args.only.iter().find(|id| !steps::known(id)) {
         let ids: Vec<&str> = steps::STEPS.iter().map(|s| s.id).collect();
-        eprintln!("hansa demo: no step {unknown:?}: {}", ids.join(" "));
-        return Ok(ExitCode::from(USAGE));
+        return Err(
+            Trouble::usage(unknown, "no step has this id", format!("--only with {}", ids.join(" "))).into()
+        );
     }
     let dir = folder(args.dir.as_deref())?;
     if matches!(args.command, DemoCommand::Run | DemoCommand::Up) {
@@ -190,12 +194,14 @@ async fn interrupted() {
 async fn clean(dir: &Path) -> Result<()> {
     if let Some(state) = DemoState::load(dir)? {
         if state.kept && state.processes().any(|p: Proc| p.alive()) {
-            bail!("a demo is up in {}: `hansa demo down`, or choose another --dir", dir.display());
+            let shown = dir.display().to_string();
+            let next = format!("hansa demo down --dir {shown}, or choose another --dir");
+            return Err(Trouble::new(&shown, "a demo is up in this folder", next).into());
         }
         eprintln!("taking down what an earlier demo left");
         teardown::take_down(&state).await?;
     }
-    for name in ["aws-eu", "gcp-eu", "rack-1", "invitations", "load"] {
+    for name in ["aws-eu", "gcp-eu", "rack-1", "invitations", "load", "evidence"] {
         match std::fs::remove_dir_all(dir.join(name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).context(name),
             _ => {}
@@ -214,7 +220,9 @@ fn folder(wanted: Option<&Path>) -> Result<PathBuf> {
     let dir = std::path::absolute(dir)?;
     // The kernel takes socket paths of 107 bytes.
     if dir.as_os_str().len() > 60 {
-        bail!("the folder's path is longer than 60 bytes, too long for sockets below it: {}", dir.display());
+        let shown = dir.display().to_string();
+        let cause = "the folder's path is longer than 60 bytes, too long for sockets below it";
+        return Err(Trouble::usage(&shown, cause, "hansa demo --dir with a shorter path").into());
     }
     Ok(dir)
 }

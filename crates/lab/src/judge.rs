@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 use crate::load::{ConnKind, Outcome};
 use crate::serve::Served;
@@ -17,7 +18,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// Joins outcomes with server logs. With no logs (a stock server that keeps none) the answer counts alone.
+    /// Joins outcomes with server logs, each below the folder of its member. With no logs (a stock server that
+    /// keeps none) the answer counts alone.
     ///
     /// # Errors
     /// When a log cannot be read.
@@ -25,17 +27,24 @@ impl Records {
         if logs.is_empty() {
             return Ok(Self { outcomes });
         }
-        let mut served: HashMap<String, u32> = HashMap::new();
+        let mut served: HashMap<String, Vec<String>> = HashMap::new();
         for log in logs {
+            let folder = log.parent().and_then(Path::file_name).unwrap_or_default();
             for line in lines::<Served>(log)? {
-                *served.entry(line.id).or_default() += 1;
+                served.entry(line.id).or_default().push(folder.to_string_lossy().into_owned());
             }
         }
         for outcome in &mut outcomes {
-            let times = served.get(&outcome.id).copied().unwrap_or_default();
+            let places = served.get(&outcome.id).map_or(&[][..], Vec::as_slice);
+            let times = places.len();
             if (outcome.ok && times != 1) || times > 1 {
                 outcome.ok = false;
                 outcome.error = Some(format!("served {times} times"));
+            } else if let (true, Some(place)) = (outcome.ok, places.first())
+                && outcome.member.as_ref() != Some(place)
+            {
+                outcome.ok = false;
+                outcome.error = Some(format!("answered in the name of another member than {place}"));
             }
         }
         Ok(Self { outcomes })
@@ -56,6 +65,29 @@ impl Records {
     #[must_use]
     pub fn kept_between(&self, from: u64, to: u64) -> Tally {
         Tally::of(self.window(ConnKind::Kept, from, to))
+    }
+
+    /// Tally of everything asked for at `from` or later, over connections begun at `from` or later.
+    #[must_use]
+    pub fn begun_after(&self, from: u64) -> Tally {
+        let begun = |o: &&Outcome| match o.kind {
+            ConnKind::New => o.intended_ns >= from,
+            ConnKind::Kept => o.begun_ns >= from,
+        };
+        Tally::of(self.outcomes.iter().filter(begun))
+    }
+
+    /// Tally of everything asked for in `[from, to)`, on whatever connection.
+    #[must_use]
+    pub fn asked_between(&self, from: u64, to: u64) -> Tally {
+        Tally::of(self.outcomes.iter().filter(|o| o.intended_ns >= from && o.intended_ns < to))
+    }
+
+    /// When the last request that was under way on a connection at `at` and failed was over.
+    #[must_use]
+    pub fn last_end_of_what_was_open(&self, at: u64) -> Option<u64> {
+        let open = |o: &&Outcome| !o.ok && o.conn != 0 && o.begun_ns <= at && o.ended_ns > at;
+        self.outcomes.iter().filter(open).map(|o| o.ended_ns).max()
     }
 
     /// The greatest number of failures on any one kept connection.
@@ -85,7 +117,7 @@ impl Records {
 }
 
 /// How many, how many failed, and the first reasons.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Tally {
     /// Requests.
     pub all: usize,
@@ -130,10 +162,16 @@ impl Tally {
         self.members.iter().all(|(m, _)| members.contains(&m.as_str()))
     }
 
+    /// `3 of 250 failed`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!("{} of {} failed", self.failed, self.all)
+    }
+
     /// `3 of 250 failed (answer: closed ×3)`.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("{} of {} failed", self.failed, self.all);
+        let mut text = self.short();
         if self.failed > 0 {
             let reasons: Vec<String> =
                 self.reasons.iter().take(4).map(|(r, n)| format!("{r} ×{n}")).collect();
@@ -170,6 +208,7 @@ mod tests {
             ended_ns: conn,
             kind,
             conn,
+            begun_ns: conn,
             address: String::new(),
             member: ok.then(|| "aws-eu".into()),
             ok,
@@ -181,7 +220,8 @@ mod tests {
     #[test]
     fn good_means_answered_and_served_exactly_once() {
         let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
+        let log = dir.path().join("aws-eu/log");
+        std::fs::create_dir(dir.path().join("aws-eu")).unwrap();
         std::fs::write(
             &log,
             "{\"id\":\"a\",\"at\":1}\n{\"id\":\"b\",\"at\":1}\n{\"id\":\"b\",\"at\":2}\n{\"id\":\"c\"",
@@ -195,6 +235,16 @@ mod tests {
         let tally = records.new_between(0, 9);
         assert_eq!((tally.all, tally.failed), (3, 2));
         assert!(tally.only(&["aws-eu"]) && !tally.clean());
+    }
+
+    #[test]
+    fn an_answer_in_the_name_of_another_member_is_not_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("gcp-eu/log");
+        std::fs::create_dir(dir.path().join("gcp-eu")).unwrap();
+        std::fs::write(&log, "{\"id\":\"a\",\"at\":1}\n").unwrap();
+        let records = Records::join(vec![outcome("a", 1, true, ConnKind::New)], &[log]).unwrap();
+        assert!(records.outcomes.iter().all(|o| !o.ok));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::process::{Launch, Proc};
 use crate::spec::{LabSpec, MemberId, NetMode, Plan};
 use crate::state::{DemoState, ProcessState};
 
-pub use faults::Fault;
+pub use faults::{Fault, Undone};
 pub use member::Member;
 
 /// A running lab.

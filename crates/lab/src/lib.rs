@@ -2,6 +2,7 @@
 //! Serves `hansa demo` and the end-to-end tests. It uses hansa only as an outsider can: command line, YAML
 //! files, sockets, signals. It links no other crate of hansa, and no component knows that it is in a lab.
 
+pub mod access;
 pub mod clock;
 pub mod config;
 pub mod demo;
@@ -15,6 +16,7 @@ pub mod mode;
 pub mod net;
 pub mod probe;
 pub mod process;
+pub mod promise;
 pub mod report;
 pub mod samples;
 pub mod serve;
@@ -24,5 +26,5 @@ pub mod state;
 pub mod steps;
 pub mod tools;
 
-pub use lab::{Fault, Lab, Member};
+pub use lab::{Fault, Lab, Member, Undone};
 pub use spec::{LabSpec, Links, MemberId, NetMode, Sabotage};

@@ -7,12 +7,13 @@ mod record;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -54,6 +55,8 @@ pub struct LoadArgs {
     pub out: PathBuf,
     /// First part of every request id.
     pub prefix: String,
+    /// Decides which of several addresses a connection takes, and when within its slot a request starts.
+    pub seed: u64,
     /// For tests of the generator alone: connect here instead of asking DNS.
     pub fixed: Option<IpAddr>,
 }
@@ -63,16 +66,21 @@ pub(crate) struct Shared {
     pub(crate) args: LoadArgs,
     pub(crate) writer: record::Writer,
     conns: AtomicU64,
+    /// Drawn from by every connection.
+    dice: Mutex<StdRng>,
 }
 
 impl Shared {
     /// A new connection, to an address from a fresh answer of DNS, chosen at random.
     pub(crate) async fn connect(&self) -> Result<Conn, String> {
+        let begun = clock::now();
         let addresses = match self.args.fixed {
             Some(ip) => vec![ip],
             None => lookup::addresses(self.args.dns, &self.args.name).await.map_err(|e| e.to_string())?,
         };
-        let pick = rand::rng().random_range(0..addresses.len());
+        let draw: usize =
+            self.dice.lock().unwrap_or_else(PoisonError::into_inner).random_range(0..usize::MAX);
+        let pick = draw.checked_rem(addresses.len()).unwrap_or_default();
         let ip = *addresses.get(pick).ok_or("dns: no address")?;
         let dial = TcpStream::connect((ip, self.args.port));
         let stream = tokio::time::timeout(self.args.connect_limit, dial)
@@ -82,7 +90,7 @@ impl Shared {
         // Small requests must not wait for an acknowledgement.
         stream.set_nodelay(true).map_err(|e| format!("connect: {e}"))?;
         let id = self.conns.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Conn { stream, id, address: ip, opened: Instant::now() })
+        Ok(Conn { stream, id, address: ip, begun, opened: Instant::now() })
     }
 }
 
@@ -91,6 +99,8 @@ pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
     pub(crate) id: u64,
     pub(crate) address: IpAddr,
+    /// When it was begun, with the question to DNS; monotonic nanoseconds.
+    pub(crate) begun: u64,
     pub(crate) opened: Instant,
 }
 
@@ -109,7 +119,8 @@ pub(crate) struct Job {
 pub async fn run(args: LoadArgs) -> Result<()> {
     let (writer, written) = record::Writer::open(&args.out).context("load: output file")?;
     let answer_limit = args.answer_limit + args.connect_limit;
-    let shared = Arc::new(Shared { args, writer, conns: AtomicU64::new(0) });
+    let dice = Mutex::new(StdRng::seed_from_u64(args.seed));
+    let shared = Arc::new(Shared { args, writer, conns: AtomicU64::new(0), dice });
     let slots = kept::Slots::start(&shared, KEPT);
     let in_flight = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
     tokio::select! {
@@ -128,11 +139,13 @@ pub async fn run(args: LoadArgs) -> Result<()> {
 async fn pace(shared: &Arc<Shared>, slots: &kept::Slots, in_flight: &Arc<Semaphore>) {
     let gap = Duration::from_secs(1) / shared.args.rate.max(1);
     let (start, start_ns) = (Instant::now(), clock::now());
+    // A stream of its own: how many connections were made has no part in when requests start.
+    let mut dice = StdRng::seed_from_u64(shared.args.seed ^ 0x70ac_e5ed);
     for number in 0_u32.. {
-        let offset = gap * number;
-        if !shared.args.duration.is_zero() && offset >= shared.args.duration {
+        if !shared.args.duration.is_zero() && gap * number >= shared.args.duration {
             break;
         }
+        let offset = gap * number + gap.mul_f64(dice.random_range(0.0..1.0));
         tokio::time::sleep_until(start + offset).await;
         let intended = start_ns + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
         let job = Job { id: format!("{}-{number}", shared.args.prefix), intended };
@@ -152,8 +165,9 @@ async fn pace(shared: &Arc<Shared>, slots: &kept::Slots, in_flight: &Arc<Semapho
 
 /// One request on a connection of its own.
 async fn fresh(shared: &Shared, job: Job) {
+    let begun = clock::now();
     let outcome = match shared.connect().await {
-        Err(error) => Outcome::failed(&job, ConnKind::New, 0, &error),
+        Err(error) => Outcome::unconnected(&job, ConnKind::New, begun, &error),
         Ok(mut conn) => {
             let result = exchange::once(shared, &mut conn, &job.id, true).await;
             Outcome::of(&job, ConnKind::New, &conn, result)

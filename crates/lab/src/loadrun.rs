@@ -72,6 +72,8 @@ impl LoadRun {
             &out.to_string_lossy(),
             "--prefix",
             &format!("{}-{}-{:x}", spec.tag, spec.from, crate::clock::now() / 1_000_000),
+            "--seed",
+            &lab.spec.seed_for(&format!("load {} {}", spec.tag, spec.from)).to_string(),
         ]
         .map(String::from)
         .to_vec();

@@ -78,6 +78,17 @@ impl Verdict {
         self.seen.push(if kept { text } else { format!("NOT KEPT: {text}") });
     }
 
+    /// A promise that nothing shows is not kept: there is evidence, and every file of it is there.
+    pub fn check_evidence(&mut self) {
+        if self.evidence.is_empty() {
+            self.check(false, "no evidence");
+        }
+        let missing: Vec<PathBuf> = self.evidence.iter().filter(|file| !file.is_file()).cloned().collect();
+        for file in missing {
+            self.check(false, format!("evidence is not there: {}", file.display()));
+        }
+    }
+
     /// Adds a file.
     pub fn show(&mut self, file: PathBuf) {
         self.evidence.push(file);
@@ -93,5 +104,32 @@ impl Verdict {
     #[must_use]
     pub fn text(&self) -> String {
         self.seen.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_without_evidence_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("seen");
+        let judge = |files: &[&PathBuf]| {
+            let mut verdict = Verdict::default();
+            verdict.check(true, "fine");
+            files.iter().for_each(|f| verdict.show((*f).clone()));
+            verdict.check_evidence();
+            (verdict.kept(), verdict.text())
+        };
+        assert_eq!(judge(&[]), (false, "fine; NOT KEPT: no evidence".into()));
+        assert!(judge(&[&file]).1.contains("evidence is not there"));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(judge(&[&file]), (true, "fine".into()));
+    }
+
+    #[test]
+    fn nothing_seen_is_nothing_kept() {
+        assert!(!Verdict::default().kept());
     }
 }

@@ -59,18 +59,44 @@ pub enum Sabotage {
     WrongBundle,
     /// A fault is never healed.
     NoHeal,
+    /// A fault is only said to be there: nobody is killed, nothing is dropped.
+    NoFault,
+    /// Once the members are joined, every manifest points at a port where nobody listens.
+    WrongPort,
+    /// gcp-eu has no copy of `checkout.shop`.
+    NoSecondCopy,
+    /// Where UDP is blocked, TCP is too.
+    NoFallback,
+    /// Gateways drain for one second instead of thirty.
+    ShortDrain,
+    /// What returns gets traffic at once.
+    NoHoldDown,
+}
+
+impl Sabotage {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 9] = [
+        ("no-second-gateway", Self::NoSecondGateway),
+        ("wrong-bundle", Self::WrongBundle),
+        ("no-heal", Self::NoHeal),
+        ("no-fault", Self::NoFault),
+        ("wrong-port", Self::WrongPort),
+        ("no-second-copy", Self::NoSecondCopy),
+        ("no-fallback", Self::NoFallback),
+        ("short-drain", Self::ShortDrain),
+        ("no-hold-down", Self::NoHoldDown),
+    ];
 }
 
 impl std::str::FromStr for Sabotage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "no-second-gateway" => Ok(Self::NoSecondGateway),
-            "wrong-bundle" => Ok(Self::WrongBundle),
-            "no-heal" => Ok(Self::NoHeal),
-            other => Err(format!("unknown sabotage {other:?}: no-second-gateway, wrong-bundle or no-heal")),
-        }
+        let found = Self::ALL.iter().find(|(name, _)| *name == text);
+        found.map(|(_, sabotage)| *sabotage).ok_or_else(|| {
+            let names = Self::ALL.map(|(name, _)| name);
+            format!("unknown sabotage {text:?}: {}", names.join(", "))
+        })
     }
 }
 
@@ -110,7 +136,7 @@ pub struct LabSpec {
     pub sabotage: Vec<Sabotage>,
     /// Whether progress lines go to stderr.
     pub progress: bool,
-    /// Seed of the load generators.
+    /// Seed of everything that is left to chance.
     pub seed: u64,
     /// How awkward the links between members are.
     pub links: Links,
@@ -130,6 +156,23 @@ impl LabSpec {
             seed: 1,
             links: Links::default(),
         }
+    }
+
+    /// The seed of one random choice of this lab, the same for the same seed and purpose.
+    #[must_use]
+    pub fn seed_for(&self, purpose: &str) -> u64 {
+        let start = 0xcbf2_9ce4_8422_2325 ^ self.seed;
+        purpose.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    /// One of several, decided by the seed.
+    #[must_use]
+    pub fn choose<'a, T>(&self, purpose: &str, from: &'a [T]) -> Option<&'a T> {
+        use rand::{RngExt as _, SeedableRng as _};
+        if from.is_empty() {
+            return None;
+        }
+        from.get(rand::rngs::StdRng::seed_from_u64(self.seed_for(purpose)).random_range(0..from.len()))
     }
 
     /// Whether this lab carries that sabotage.

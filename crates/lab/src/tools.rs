@@ -139,6 +139,7 @@ fn load_args(options: &mut Options) -> Result<LoadArgs> {
         members: members.split(',').filter(|m| !m.is_empty()).map(String::from).collect(),
         out: options.must("out")?,
         prefix: options.may("prefix")?.unwrap_or_else(|| "load".into()),
+        seed: options.may("seed")?.unwrap_or(1),
         fixed,
     })
 }

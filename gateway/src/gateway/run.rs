@@ -99,7 +99,10 @@ async fn go(config: &Config, plane: &Arc<Plane>, handle: Option<&Handle>, stop: 
     tracing::info!(connected, ?accept, ?deadline, streams = plane.drain.held(), "draining");
     let tell = TELL.min(accept);
     tokio::time::sleep(tell).await;
-    let (tunnels, limit) = (plane.tunnels.clone(), accept.saturating_sub(tell) + deadline);
+    // Tunnels outlive the deadline by their last words: what the deadline ends says so, and not that it lost
+    // its path.
+    let limit = accept.saturating_sub(tell) + deadline + LAST_WORDS;
+    let tunnels = plane.tunnels.clone();
     plane.tasks.spawn_until_shutdown("goaway", async move {
         tunnels.drain(limit).await;
     });

@@ -34,7 +34,8 @@ pub(crate) struct DemoVerb {
     /// How members are kept apart: netns, userns or loopback [default: the best that works here]
     #[arg(long, value_name = "MODE", global = true)]
     net: Option<NetMode>,
-    /// Seed of the load generators [default: random]
+    /// Decides what is left to chance: which gateway, sample server and controller dies, when requests start,
+    /// which address a connection takes. The report names it; a run with it repeats those [default: random]
     #[arg(long, value_name = "N", global = true)]
     seed: Option<u64>,
     /// Leave everything up at the end

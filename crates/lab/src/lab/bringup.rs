@@ -77,6 +77,29 @@ impl Lab {
         Ok(())
     }
 
+    /// Points every manifest at a port where nobody listens, if this lab is to break a promise so.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn misdirect(&self) -> Result<()> {
+        if self.spec.has(Sabotage::WrongPort) {
+            self.say("manifests: a wrong target port, on purpose");
+            for member in self.members() {
+                for (mut sample, _) in samples::of(&self.plan, member.id) {
+                    sample.port.target = self.target(sample.port.target);
+                    member.publish(&sample.name, &sample.yaml())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The port manifests name for a sample server that listens on `port`.
+    #[must_use]
+    pub fn target(&self, port: u16) -> u16 {
+        if self.spec.has(Sabotage::WrongPort) { 9 } else { port }
+    }
+
     /// Waits until every member reaches every other.
     ///
     /// # Errors
@@ -150,7 +173,7 @@ fn prepare(lab: &Lab, member: &Member<'_>) -> Result<()> {
         let dir = home.join(name);
         std::fs::create_dir_all(dir.join("state"))?;
         private(&dir.join("state"))?;
-        let files = Files { home: &dir, manifests: &manifests };
+        let files = Files { home: &dir, manifests: &manifests, tuning: config::Tuning::of(&lab.spec) };
         let text = match name {
             "controller" => config::controller(plan, id, files),
             "gateway-1" => config::gateway(plan, id, 1, files),
@@ -164,7 +187,10 @@ fn prepare(lab: &Lab, member: &Member<'_>) -> Result<()> {
         format!("nameserver {}\noptions timeout:2 attempts:2\n", plan.dns(id).ip()).as_bytes(),
     )?;
     for (sample, _) in samples::of(plan, id) {
-        member.publish(&sample.name, &sample.yaml())?;
+        let second = id == MemberId::GcpEu && sample.name == "checkout";
+        if !(second && lab.spec.has(Sabotage::NoSecondCopy)) {
+            member.publish(&sample.name, &sample.yaml())?;
+        }
     }
     Ok(())
 }

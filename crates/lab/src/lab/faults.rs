@@ -29,6 +29,15 @@ pub enum Fault {
     Udp,
 }
 
+/// When a fault was undone, monotonic nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Undone {
+    /// Before it was: nothing that came later came in spite of it.
+    pub removed: u64,
+    /// After it was; for a process, when it was ready.
+    pub ready: u64,
+}
+
 impl Fault {
     /// The names `hansa demo break` understands.
     pub const HELP: &'static str = "endpoint, gateway, controller, dns, member, udp; with a target: \
@@ -41,6 +50,9 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, target) = text.split_once(':').unwrap_or((text, ""));
         let (member, process) = target.split_once('/').unwrap_or((target, ""));
+        if (kind == "udp" && !target.is_empty()) || (kind == "member" && !process.is_empty()) {
+            return Err(format!("unknown fault {text:?}: {}", Self::HELP));
+        }
         let id = if member.is_empty() { Ok(MemberId::AwsEu) } else { MemberId::parse(member) }?;
         let or = |default: &str| if process.is_empty() { default.to_owned() } else { process.to_owned() };
         Ok(match kind {
@@ -74,60 +86,103 @@ impl Lab {
     /// When it cannot be broken in this mode, or is not seen to be broken.
     pub async fn break_(&self, fault: &Fault) -> Result<u64> {
         self.say(&format!("break {fault}"));
-        let at = match fault {
-            Fault::Process(id, name) => {
-                self.proc(*id, name)?.kill().await?;
-                clock::now()
-            }
-            Fault::Member(id) => {
-                self.close(Order::Cut(*id, true)).await?;
-                self.rises(&format!("cut{}", id.index())).await?
-            }
-            Fault::Udp => {
-                self.close(Order::Udp(true)).await?;
-                self.rises("blocked").await?
-            }
-        };
+        // Written down first: whatever becomes of it, `heal` and `down` know of it.
         self.note(fault, true)?;
-        Ok(at)
+        let confirmed = self.inflict(fault).await;
+        if confirmed.is_err() && self.spec.has(Sabotage::NoFault) {
+            self.note(fault, false)?;
+        }
+        confirmed.with_context(|| format!("the fault {fault} was not confirmed"))
     }
 
-    /// Undoes a fault; when it was undone (for a server: when it was ready again), monotonic nanoseconds.
+    async fn inflict(&self, fault: &Fault) -> Result<u64> {
+        let really = !self.spec.has(Sabotage::NoFault);
+        match fault {
+            Fault::Process(id, name) => {
+                let proc = self.proc(*id, name)?;
+                if really {
+                    proc.signal(Signal::KILL);
+                }
+                proc.gone(CONFIRM).await?;
+                Ok(clock::now())
+            }
+            Fault::Member(id) => {
+                if really {
+                    self.close(Order::Cut(*id, true)).await?;
+                }
+                self.rises(&format!("cut{}", id.index())).await
+            }
+            Fault::Udp => {
+                if really {
+                    self.close(Order::Udp(true)).await?;
+                }
+                if self.spec.has(Sabotage::NoFallback) && self.mode().has_namespaces() {
+                    rules::block_tcp(&self.plan, true).await?;
+                }
+                self.rises("blocked").await
+            }
+        }
+    }
+
+    /// Undoes a fault and waits until that is visible from outside.
     ///
     /// # Errors
     /// When it cannot be undone.
-    pub async fn heal(&self, fault: &Fault) -> Result<u64> {
+    pub async fn heal(&self, fault: &Fault) -> Result<Undone> {
+        let removed = clock::now();
         if self.spec.has(Sabotage::NoHeal) {
             self.say(&format!("heal {fault}: left broken on purpose"));
-            return Ok(clock::now());
+            return Ok(Undone { removed, ready: removed });
         }
         self.say(&format!("heal {fault}"));
         match fault {
             Fault::Process(id, name) => {
+                if self.proc(*id, name).is_ok_and(|p| p.alive()) {
+                    self.note(fault, false)?;
+                    bail!("{fault} is not broken: its process is running");
+                }
                 self.start(*id, name)?;
                 if super::member::host_of(name).is_ok() {
                     self.member(*id).ready(name, Duration::from_secs(20)).await?;
+                } else {
+                    self.member(*id).listening(name, CONFIRM).await?;
                 }
             }
             Fault::Member(id) => self.close(Order::Cut(*id, false)).await?,
-            Fault::Udp => self.close(Order::Udp(false)).await?,
+            Fault::Udp => {
+                self.close(Order::Udp(false)).await?;
+                if self.spec.has(Sabotage::NoFallback) && self.mode().has_namespaces() {
+                    rules::block_tcp(&self.plan, false).await?;
+                }
+            }
         }
         self.note(fault, false)?;
-        Ok(clock::now())
+        Ok(Undone { removed, ready: clock::now() })
     }
 
-    /// Asks a server to drain and end; when the signal was sent, monotonic nanoseconds.
+    /// Asks a server to drain and end, and waits until it is seen not to be ready: when the signal was sent,
+    /// and when it was seen.
     ///
     /// # Errors
-    /// When it is not running.
-    pub fn drain(&self, id: MemberId, name: &str) -> Result<u64> {
+    /// When it is not running, or goes on as if nothing had been asked.
+    pub async fn drain(&self, id: MemberId, name: &str) -> Result<(u64, u64)> {
         self.say(&format!("drain {id}/{name}"));
         let proc = self.proc(id, name)?;
         if !proc.alive() {
             bail!("{id}/{name} is not running");
         }
-        proc.signal(Signal::TERM);
-        Ok(clock::now())
+        let at = clock::now();
+        if !self.spec.has(Sabotage::NoFault) {
+            proc.signal(Signal::TERM);
+        }
+        let end = Instant::now() + CONFIRM;
+        while proc.alive() && self.member(id).page(name, "/readyz").await.is_ok_and(|(code, _)| code == 200) {
+            if Instant::now() >= end {
+                bail!("the drain of {id}/{name} was not confirmed: it is ready as before");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok((at, clock::now()))
     }
 
     /// Closes or opens links.

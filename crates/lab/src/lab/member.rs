@@ -213,6 +213,32 @@ impl Member<'_> {
         }
     }
 
+    /// Waits until a sample server takes connections.
+    ///
+    /// # Errors
+    /// When it ends or does not listen in time.
+    pub async fn listening(&self, pod: &str, limit: Duration) -> Result<()> {
+        let found = crate::samples::of(&self.lab.plan, self.id).into_iter().flat_map(|(_, servers)| servers);
+        let Some(server) = found.into_iter().find(|s| s.pod == pod) else {
+            bail!("{} has no sample server {pod}", self.id);
+        };
+        if server.kind == crate::samples::Kind::Udp {
+            return Ok(());
+        }
+        let (ns, to) = (self.lab.plan.ns(self.id, server.host), server.listen);
+        let dial = move || async move {
+            let end = Instant::now() + limit;
+            while let Err(e) = tokio::net::TcpStream::connect(to).await {
+                if Instant::now() >= end {
+                    return Err(e).with_context(|| format!("{to} does not listen"));
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Ok(())
+        };
+        sh::inside(ns, dial).await
+    }
+
     fn tail(&self, process: &str) -> String {
         let mut shown = String::new();
         for file in ["output.log", "log.jsonl"] {

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::record::{ConnKind, Outcome};
 use super::{Conn, Job, Shared, exchange};
+use crate::clock;
 
 /// Requests that may wait for one connection; more are failures called `overload`.
 const QUEUE: usize = 256;
@@ -63,13 +64,16 @@ async fn serve(shared: Arc<Shared>, mut jobs: Receiver<Job>, first_life: Duratio
         }
         let mut conn = match current.take() {
             Some(conn) => conn,
-            None => match shared.connect().await {
-                Ok(conn) => conn,
-                Err(error) => {
-                    shared.writer.put(Outcome::failed(&job, ConnKind::Kept, 0, &error));
-                    continue;
+            None => {
+                let begun = clock::now();
+                match shared.connect().await {
+                    Ok(conn) => conn,
+                    Err(error) => {
+                        shared.writer.put(Outcome::unconnected(&job, ConnKind::Kept, begun, &error));
+                        continue;
+                    }
                 }
-            },
+            }
         };
         let result = exchange::once(&shared, &mut conn, &job.id, false).await;
         let good = result.is_ok();

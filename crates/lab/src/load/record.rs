@@ -35,6 +35,9 @@ pub struct Outcome {
     pub kind: ConnKind,
     /// Number of the connection, 0 where there was none.
     pub conn: u64,
+    /// When its connection was begun, successfully or not; 0 where none was.
+    #[serde(default)]
+    pub begun_ns: u64,
     /// Address it was connected to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub address: String,
@@ -52,6 +55,7 @@ impl Outcome {
     pub(crate) fn of(job: &Job, kind: ConnKind, conn: &Conn, result: Result<String, String>) -> Self {
         let mut outcome = Self::failed(job, kind, conn.id, "");
         outcome.address = conn.address.to_string();
+        outcome.begun_ns = conn.begun;
         match result {
             Ok(member) => {
                 outcome.ok = true;
@@ -63,6 +67,11 @@ impl Outcome {
         outcome
     }
 
+    /// A request whose connection, begun then, did not come about.
+    pub(crate) fn unconnected(job: &Job, kind: ConnKind, begun: u64, error: &str) -> Self {
+        Self { begun_ns: begun, ..Self::failed(job, kind, 0, error) }
+    }
+
     pub(crate) fn failed(job: &Job, kind: ConnKind, conn: u64, error: &str) -> Self {
         let ended_ns = clock::now();
         Self {
@@ -71,6 +80,7 @@ impl Outcome {
             ended_ns,
             kind,
             conn,
+            begun_ns: 0,
             address: String::new(),
             member: None,
             ok: false,

@@ -96,6 +96,15 @@ pub async fn block_udp(plan: &Plan, on: bool) -> Result<()> {
     nft(plan, &format!("{verb} element inet lab blocked {{ udp }}\n")).await
 }
 
+/// Drops all TCP between members too, or lets it pass again: what no fault of the demo does.
+///
+/// # Errors
+/// When `nft` refuses.
+pub async fn block_tcp(plan: &Plan, on: bool) -> Result<()> {
+    let verb = if on { "add" } else { "delete" };
+    nft(plan, &format!("{verb} element inet lab blocked {{ tcp }}\n")).await
+}
+
 /// Reads a named counter: `tunnel_udp`, `tunnel_tcp`, `refused`, `blocked`, or `cut1`, `cut2`, `cut3`.
 ///
 /// # Errors

@@ -1,49 +1,48 @@
 //! `explain`: the answer of `hansa explain` against what then happens.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-use super::Context;
+use super::{CHECKOUT, Context};
 use crate::probe;
+use crate::promise::calm::Explain;
 use crate::report::Verdict;
 
 /// Requests made to see who answers.
 const REQUESTS: usize = 20;
 
-pub(super) async fn judge(context: &mut Context<'_>) -> Result<Verdict> {
+pub(super) async fn observe(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
-    let mut verdict = Verdict::default();
+    let mut all = Vec::new();
     for member in lab.members() {
         let said = member.json(&["explain", "checkout.shop"]).await?;
-        let file = lab.folder("load")?.join(format!("explain-{}.json", member.id));
+        let file = lab.folder("evidence")?.join(format!("explain-{}.json", member.id));
         std::fs::write(&file, serde_json::to_vec_pretty(&said)?)?;
         verdict.show(file);
-        let shares = positive(&said);
-        let gateways = said["gateways"].as_array().map_or(0, Vec::len);
-        verdict.check(
-            gateways == member.gateways().len(),
-            format!("{}: {gateways} gateways answered", member.id),
-        );
         let (dns, port) = (lab.plan.dns(member.id), lab.plan.http_port());
         let answered = member
             .inside(move || async move {
                 let mut seen: Vec<String> = Vec::new();
                 for _ in 0..REQUESTS {
-                    let answer = probe::http(dns, "checkout.shop.svc.clusterset.local", port, "").await?;
+                    let answer = probe::http(dns, CHECKOUT, port, "").await?;
                     if !seen.contains(&answer.member) {
                         seen.push(answer.member);
                     }
                 }
                 Ok(seen)
             })
-            .await
-            .context("asking checkout.shop")?;
-        verdict.check(
-            !answered.is_empty() && answered.iter().all(|m| shares.contains(m)),
-            format!("{}: explain says {shares:?}, answered by {answered:?}", member.id),
-        );
+            .await;
+        all.push(Explain {
+            from: member.id.to_string(),
+            gateways: member.gateways().len(),
+            explained: said["gateways"].as_array().map_or(0, Vec::len),
+            shares: positive(&said),
+            answered: answered.map_err(|e| format!("{e:#}")),
+        });
     }
-    Ok(verdict)
+    context.observed("explain", &all, verdict)?;
+    all.iter().for_each(|seen| seen.judge(verdict));
+    Ok(())
 }
 
 /// The clusters that get a share, according to any gateway.

@@ -4,44 +4,42 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::Context;
+use super::{CHECKOUT, Context};
 use crate::probe;
+use crate::promise::start::{Join, Up};
 use crate::report::Verdict;
 use crate::spec::MemberId;
 
-/// From the start of `up`: everything ready, and the first cross-member request answered.
-const LIMIT: f64 = 10.0;
-
-pub(super) async fn up(context: &mut Context<'_>) -> Result<Verdict> {
+pub(super) async fn up(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
-    let mut verdict = Verdict::default();
-    let took = lab.begun.elapsed().as_secs_f64();
-    let (mut servers, mut ready) = (0, 0);
+    let seconds = lab.begun.elapsed().as_secs_f64();
+    let mut seen = Up { servers: 0, wanted: 4 * lab.spec.members.len(), ready: 0, seconds };
     for member in lab.members() {
         for name in member.gateways().into_iter().chain(["controller", "dns"]) {
-            servers += 1;
-            ready += i32::from(member.page(name, "/readyz").await.is_ok_and(|(code, _)| code == 200));
+            seen.servers += 1;
+            let page = member.page(name, "/readyz").await;
+            seen.ready += usize::from(page.is_ok_and(|(code, _)| code == 200));
         }
         verdict.show(member.home().join("controller/log.jsonl"));
     }
-    verdict.check(servers == ready, format!("{ready} of {servers} servers ready"));
-    verdict.check(took < LIMIT, format!("after {took:.2} s"));
-    let wanted = 4 * lab.spec.members.len();
-    verdict.check(usize::try_from(servers) == Ok(wanted), format!("{servers} of {wanted} servers started"));
-    Ok(verdict)
+    context.observed("up", &seen, verdict)?;
+    seen.judge(verdict);
+    Ok(())
 }
 
-pub(super) async fn join(context: &mut Context<'_>) -> Result<Verdict> {
+pub(super) async fn join(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
-    let mut verdict = Verdict::default();
+    let from = MemberId::Rack1;
+    let mut seen = Join { from: from.to_string(), answered: None, first: None, all: None };
+    verdict.show(lab.member(from).home().join("controller/log.jsonl"));
     lab.join().await?;
-    let (dns, port) = (lab.plan.dns(MemberId::Rack1), lab.plan.http_port());
+    let (dns, port) = (lab.plan.dns(from), lab.plan.http_port());
     let first = lab
-        .member(MemberId::Rack1)
+        .member(from)
         .inside(move || async move {
             let end = Instant::now() + Duration::from_secs(30);
             loop {
-                match probe::http(dns, "checkout.shop.svc.clusterset.local", port, "").await {
+                match probe::http(dns, CHECKOUT, port, "").await {
                     Ok(answer) => return Ok(answer.member),
                     Err(e) if Instant::now() >= end => {
                         return Err(e).context("no cross-member answer in 30 s");
@@ -51,11 +49,13 @@ pub(super) async fn join(context: &mut Context<'_>) -> Result<Verdict> {
             }
         })
         .await?;
-    let took = lab.begun.elapsed().as_secs_f64();
-    verdict.check(took < LIMIT, format!("first answer in rack-1, from {first}, after {took:.2} s"));
+    seen.answered = Some(first);
+    seen.first = Some(lab.begun.elapsed().as_secs_f64());
     lab.connected(Duration::from_secs(20)).await?;
+    seen.all = Some(lab.begun.elapsed().as_secs_f64());
     context.joined = true;
-    let all = lab.begun.elapsed().as_secs_f64();
-    verdict.check(true, format!("every member reaches every other after {all:.2} s"));
-    Ok(verdict)
+    lab.misdirect()?;
+    context.observed("join", &seen, verdict)?;
+    seen.judge(verdict);
+    Ok(())
 }

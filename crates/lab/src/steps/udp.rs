@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Context;
 use crate::lab::{Fault, Member};
 use crate::lookup;
+use crate::promise::calm::Udp;
 use crate::report::Verdict;
 use crate::spec::MemberId;
 
@@ -21,54 +22,54 @@ const EACH: usize = 20;
 /// Longest wait for an echo.
 const ECHO: Duration = Duration::from_secs(2);
 
-pub(super) async fn judge(context: &mut Context<'_>) -> Result<Verdict> {
+pub(super) async fn observe(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
     let member = lab.member(MemberId::Rack1);
-    let mut verdict = Verdict::default();
-    let dns = lab.plan.dns(member.id);
-    let most = member.inside(move || async move { largest(address(dns).await?).await }).await?;
-    verdict.check(most >= 1200, format!("largest datagram through the tunnel: {most} bytes"));
-    let echoed = member
-        .inside(move || async move { everybody(address(dns).await?, [1, 512, 1200, most]).await })
-        .await?;
-    verdict.check(
-        echoed == CLIENTS * EACH,
-        format!("{echoed} of {} echoed unchanged to the right port", CLIENTS * EACH),
-    );
-    let before = dropped(&member).await?;
-    let beyond = most + 1;
-    let lost =
-        member.inside(move || async move { Ok(echo(address(dns).await?, beyond, 7).await.is_err()) }).await?;
-    let after = dropped(&member).await?;
-    verdict.check(
-        lost && after > before,
-        format!("{beyond} bytes dropped: {lost}, counted: {}", after - before),
-    );
-    over_http2(context, &mut verdict).await?;
-    Ok(verdict)
+    let mut seen = Udp { sent: CLIENTS * EACH, ..Udp::default() };
+    let result = watch(context, &member, &mut seen).await;
+    context.observed("udp", &seen, verdict)?;
+    result?;
+    seen.judge(verdict);
+    Ok(())
 }
 
-async fn over_http2(context: &Context<'_>, verdict: &mut Verdict) -> Result<()> {
+async fn watch(context: &Context<'_>, member: &Member<'_>, seen: &mut Udp) -> Result<()> {
+    let dns = context.lab.plan.dns(member.id);
+    let most = member.inside(move || async move { largest(address(dns).await?).await }).await?;
+    seen.largest = most;
+    seen.echoed = member
+        .inside(move || async move { everybody(address(dns).await?, [1, 512, 1200, most]).await })
+        .await?;
+    let before = dropped(member).await?;
+    let beyond = most + 1;
+    seen.beyond_lost =
+        member.inside(move || async move { Ok(echo(address(dns).await?, beyond, 7).await.is_err()) }).await?;
+    seen.counted = dropped(member).await?.saturating_sub(before);
+    over_http2(context, seen).await
+}
+
+async fn over_http2(context: &Context<'_>, seen: &mut Udp) -> Result<()> {
     let lab = context.lab;
     // The tunnel's own probes make the counter rise.
     lab.break_(&Fault::Udp).await?;
+    let before = lab.counter("tunnel_udp").await?;
     let member = lab.member(MemberId::Rack1);
     let dns = lab.plan.dns(member.id);
-    let result = member
+    seen.over_http2 = member
         .inside(move || async move {
             let to = address(dns).await?;
             let end = Instant::now() + Duration::from_secs(10);
             while echo(to, 1, 1).await.is_err() {
                 ensure!(Instant::now() < end, "no echo within 10 s after UDP was blocked");
             }
-            for size in [1, 512, 1200, 1500, 9000, 30_000, 65_507] {
-                echo(to, size, 3).await.with_context(|| format!("{size} bytes"))?;
+            let mut sizes = Vec::new();
+            for size in Udp::SIZES {
+                sizes.push((size, echo(to, size, 3).await.err().map(|e| format!("{e:#}"))));
             }
-            Ok(())
+            Ok(sizes)
         })
-        .await;
-    let seen = result.as_ref().map_or_else(|e| format!("{e:#}"), |()| "every size up to 65,507".into());
-    verdict.check(result.is_ok(), format!("over HTTP/2: {seen}"));
+        .await?;
+    seen.passed = lab.counter("tunnel_udp").await?.packets - before.packets;
     lab.heal(&Fault::Udp).await.map(drop)
 }
 
