@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::{ArcSwapOption, Guard};
-use hansa_core::code::control::ROW_REFUSED;
+use hansa_core::code::config::{STATE_CORRUPT, STATE_UNWRITABLE};
+use hansa_core::code::control::{CONTROLLER_LOST, ROW_REFUSED};
 use hansa_core::zone::Zone;
 use hansa_link::Link;
 use hansa_proto::convert::Apply;
@@ -79,7 +80,7 @@ impl Keeper {
         match read_limited(&keeper.path, MAX_FILE) {
             Ok(bytes) => keeper.restore(&bytes),
             Err(error) if error.is_not_found() => {}
-            Err(error) => tracing::warn!(%error, "the saved zone cannot be read"),
+            Err(error) => tracing::warn!(code = %STATE_CORRUPT, %error, "the saved zone cannot be read"),
         }
         keeper
     }
@@ -95,7 +96,7 @@ impl Keeper {
             }
             Err(error) => {
                 let aside = set_aside(&self.path).ok();
-                tracing::warn!(%error, ?aside, "the saved zone is damaged; set aside");
+                tracing::warn!(code = %STATE_CORRUPT, %error, ?aside, "the saved zone is damaged; set aside");
             }
         }
     }
@@ -168,7 +169,8 @@ impl Keeper {
                 handle.reply(question.id, answer);
             }
             FollowEvent::Lost { error, retry_in } => {
-                tracing::warn!(%error, ?retry_in, "controller lost; the last zone stays in use");
+                let code = error.code().unwrap_or(CONTROLLER_LOST);
+                tracing::warn!(%code, %error, ?retry_in, "controller lost; the last zone stays in use");
             }
         }
     }
@@ -196,7 +198,7 @@ impl Keeper {
         let (bytes, path) = (self.saved.encode(), self.path.clone());
         let written = tokio::task::spawn_blocking(move || write_atomic(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "the zone is in use, but could not be kept on disk");
+            tracing::warn!(code = %STATE_UNWRITABLE, %error, "the zone is in use, but could not be kept on disk");
         }
     }
 

@@ -27,6 +27,8 @@ use crate::store::{Batch, Store};
 
 const CA_FILE: &str = "ca.json";
 const DENY: &str = "deny/";
+/// Most entries of the deny list: it travels in one row. A longer one means that the root must go.
+const MOST_DENIED: usize = 128;
 
 /// Why there is no identity to work with.
 #[derive(Debug, thiserror::Error)]
@@ -176,17 +178,43 @@ impl Authority {
         self.touch();
     }
 
-    /// Refuses one leaf from now on.
+    /// Refuses a leaf, or a holder, from now on; its live connections end at once. False: the list
+    /// is full.
     pub async fn deny(&self, entry: DenyEntry) -> bool {
+        let held = self.inner.tls.trust().current();
+        if held.deny.len() >= MOST_DENIED && !held.deny.iter().any(|known| *known == entry) {
+            return false;
+        }
         let mut batch = Batch::default();
         batch.put(format!("{DENY}{entry}"), Vec::new());
         self.inner.tls.trust().update(|trust| {
-            // A full list keeps its entries; leaves live a day, so it empties by itself.
-            trust.deny.insert(entry.clone());
+            let _new = trust.deny.insert(entry.clone());
         });
         self.touch();
         info!(target: "audit", event = "leaf_denied", entry = %entry);
-        self.inner.store.commit(batch).await
+        self.inner.store.commit(batch).await;
+        true
+    }
+
+    /// Takes an entry of the deny list back. False: it is not on it.
+    pub async fn allow(&self, entry: &DenyEntry) -> bool {
+        if !self.denied().contains(entry) {
+            return false;
+        }
+        let mut batch = Batch::default();
+        batch.delete(format!("{DENY}{entry}"));
+        self.inner.tls.trust().update(|trust| {
+            let _was = trust.deny.remove(entry);
+        });
+        self.touch();
+        info!(target: "audit", event = "leaf_allowed", entry = %entry);
+        self.inner.store.commit(batch).await;
+        true
+    }
+
+    /// The deny list.
+    pub fn denied(&self) -> Vec<DenyEntry> {
+        self.inner.tls.trust().current().deny.iter().cloned().collect()
     }
 
     fn touch(&self) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hansa_api::control as route;
 use hansa_api::view::{self, Error};
-use hansa_core::code::{Code, cli, control};
+use hansa_core::code::{Code, cli, config, control};
 use hansa_runtime::tasks::Tasks;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::authority::Authority;
 use crate::feeds::Feeds;
@@ -85,17 +85,39 @@ type Answer = Result<Response<Full<Bytes>>, Error>;
 /// A bound socket that does not serve yet.
 #[derive(Debug)]
 pub struct Control {
-    listener: UnixListener,
+    /// `None`: the disk takes no new file now; it is tried again.
+    listener: Option<UnixListener>,
     path: PathBuf,
+}
+
+/// Between two tries to make the socket on a disk that takes nothing.
+const AGAIN: Duration = Duration::from_secs(2);
+
+fn disk_takes_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), ReadOnlyFilesystem | StorageFull | QuotaExceeded)
 }
 
 impl Control {
     /// Binds the socket with mode 0600. One left behind by a dead process is replaced; one that is
-    /// served is not.
+    /// served is not. On a disk that takes nothing the controller serves without it for now.
     ///
     /// # Errors
     /// The path cannot be had.
     pub async fn bind(path: &Path) -> io::Result<Self> {
+        let listener = match Self::listen(path).await {
+            Ok(listener) => Some(listener),
+            Err(error) if disk_takes_nothing(&error) => {
+                error!(code = %config::STATE_UNWRITABLE, object = %path.display(), %error,
+                    "no control socket until the disk takes it; everything else is served");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    async fn listen(path: &Path) -> io::Result<UnixListener> {
         if UnixStream::connect(path).await.is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another controller serves this socket"));
         }
@@ -106,20 +128,32 @@ impl Control {
         let listener = UnixListener::bind(path)?;
         // Its folder is closed to others, so there is no moment at which one of them could connect.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(listener)
+    }
+
+    /// The listener, as soon as the disk takes it.
+    async fn listener(&mut self) -> UnixListener {
+        loop {
+            if let Some(listener) = self.listener.take() {
+                return listener;
+            }
+            tokio::time::sleep(AGAIN).await;
+            self.listener = Self::listen(&self.path).await.ok();
+        }
     }
 
     /// Serves until the end of `tasks`, then removes the socket.
     ///
     /// # Errors
     /// Never; the type fits critical tasks.
-    pub async fn run(self, state: State, tasks: Tasks) -> Result<(), Infallible> {
+    pub async fn run(mut self, state: State, tasks: Tasks) -> Result<(), Infallible> {
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let stop = tasks.token();
+        let Some(listener) = stop.run_until_cancelled(self.listener()).await else { return Ok(()) };
         loop {
             let next = async {
                 let permit = Arc::clone(&room).acquire_owned().await;
-                (permit, self.listener.accept().await)
+                (permit, listener.accept().await)
             };
             let Some((permit, accepted)) = stop.run_until_cancelled(next).await else { break };
             let stream = match accepted {
@@ -252,12 +286,18 @@ impl State {
                 json(&self.joiner.join(&request.token).await?)
             }
             route::ROTATE => json(&self.rotate(&body(request).await?)?),
+            route::DENY => json(&self.deny(body(request).await?).await?),
+            route::ALLOW => json(&self.allow(body(request).await?).await?),
             path => Err(Error::new(cli::NOT_FOUND, path, "no such request")),
         }
     }
 
     async fn delete(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
+        if let Some(server) = path.strip_prefix(route::NODES).and_then(|rest| rest.strip_prefix('/')) {
+            self.forget(server).await?;
+            return Ok(response(StatusCode::NO_CONTENT, Vec::new()));
+        }
         let id = peer_of(path).and_then(|id| id.parse().ok());
         let id = id.ok_or_else(|| Error::new(cli::NOT_FOUND, path, "no such object"))?;
         self.roster.remove(&id).await?;

@@ -100,7 +100,8 @@ impl StartError {
         match self {
             Self::Config(_) => codes::CONFIG_INVALID,
             Self::Folder(_) => codes::STATE_UNWRITABLE,
-            Self::Store(_) => codes::STATE_CORRUPT,
+            Self::Store(StoreError::InUse(_)) => codes::STATE_IN_USE,
+            Self::Store(StoreError::Open(..)) => codes::STATE_CORRUPT,
             Self::Authority(error) => error.code(),
             Self::Listen(_) | Self::Admin(_) | Self::Control { .. } => codes::PORT_IN_USE,
         }
@@ -194,6 +195,7 @@ impl Controller {
         let open = process.ready.condition("routes and zone");
         tasks.spawn_critical("admin", admin.run(tasks.clone(), tasks.token()));
         tasks.spawn_until_shutdown("source", folder.run());
+        tasks.spawn_until_shutdown("state", state.store.clone().keep_well());
         tasks.spawn_until_shutdown("followers", ears.run());
         tasks.spawn_critical("fuse", ended(fuse.run(tasks.token())));
         tasks.spawn_critical("own-certificate", ended(state.authority.clone().run(tasks.token())));

@@ -267,6 +267,12 @@ impl Fuse {
 
     fn slots(&mut self, gateways: &BTreeMap<NodeId, Node>) -> BTreeMap<NodeId, u32> {
         let mut slots = BTreeMap::new();
+        for id in self.parts.nodes.take_forgotten() {
+            // It may have come back under the same id.
+            if !gateways.contains_key(&id) {
+                self.parts.vips.release_slot(&id);
+            }
+        }
         for id in gateways.keys() {
             match self.parts.vips.slot(id) {
                 Some(slot) => drop(slots.insert(id.clone(), slot)),

@@ -20,6 +20,9 @@ use crate::source::{Own, PeerSpec, Problem};
 /// The property that names the cluster (about.k8s.io).
 const CLUSTER_PROPERTY: &str = "cluster.clusterset.k8s.io";
 
+/// Most characters of a DNS name (RFC 1035 2.3.4, without the root's dot).
+const MAX_NAME: usize = 253;
+
 /// What does not stand in the objects.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -172,6 +175,22 @@ pub fn own<'a>(
                         manifest::OBJECT_INVALID.number,
                         message,
                     );
+                }
+                for host in &value.hosts {
+                    let length = [host.hostname.as_str(), facts.cluster.as_str(), &name.fqdn()]
+                        .map(str::len)
+                        .iter()
+                        .sum::<usize>()
+                        + 2;
+                    if length > MAX_NAME {
+                        let message = format!(
+                            "host {} has no name of its own: with cluster and service it has {length} characters, \
+                             at most {MAX_NAME} are a name",
+                            host.hostname
+                        );
+                        let code = manifest::OBJECT_INVALID.number;
+                        sorted.problem(label, format!("Service {name}"), code, message);
+                    }
                 }
                 sorted.own.exports.insert(name, (value, local));
             }

@@ -235,10 +235,11 @@ impl Server {
     /// Waits until the certificate would be refused: the peer was removed, the leaf denied.
     async fn distrusted(&self, chain: &[CertificateDer<'static>]) {
         let mut changed = self.authority.trust_changed();
-        while changed.changed().await.is_ok() {
+        loop {
+            // Also at first: trust may have changed since the handshake.
             let snapshot = self.authority.tls().trust().current();
             let judged = verify::check(&snapshot, &self.doors.admit, chain, Side::Client, SystemTime::now());
-            if judged.is_err() {
+            if judged.is_err() || changed.changed().await.is_err() {
                 return;
             }
         }

@@ -133,6 +133,17 @@ pub struct Came {
     pub follower: Option<Follower>,
 }
 
+/// What forgetting a server came to.
+#[derive(Debug)]
+pub enum Forgotten {
+    /// It is gone; the rows to delete.
+    Gone(Batch),
+    /// Nobody knows it.
+    Unknown,
+    /// It is connected, and stays.
+    Connected,
+}
+
 /// All servers. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Nodes {
@@ -149,6 +160,8 @@ struct Inner {
 struct State {
     nodes: BTreeMap<(Kind, NodeId), Node>,
     grace_ends: Instant,
+    /// Gateways whose blocks of addresses are still to be freed.
+    forgotten: BTreeSet<NodeId>,
 }
 
 impl Nodes {
@@ -177,7 +190,7 @@ impl Nodes {
             let assumed = kept.live;
             nodes.insert(key, Node { info, assumed, kept, ..Node::new() });
         }
-        let state = State { nodes, grace_ends: Instant::now() + grace };
+        let state = State { nodes, grace_ends: Instant::now() + grace, forgotten: BTreeSet::new() };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), changed: watch::channel(0).0 }) }
     }
 
@@ -252,6 +265,31 @@ impl Nodes {
             node.follower = None;
         }
         self.touch();
+    }
+
+    /// Forgets a server that is gone for good, with what is kept of it.
+    pub fn forget(&self, kind: Kind, id: &NodeId) -> Forgotten {
+        {
+            let mut state = self.state();
+            let key = (kind, id.clone());
+            match state.nodes.get(&key) {
+                None => return Forgotten::Unknown,
+                Some(node) if node.session.is_some() => return Forgotten::Connected,
+                Some(_) => drop(state.nodes.remove(&key)),
+            }
+            if kind == Kind::Gateway {
+                state.forgotten.insert(id.clone());
+            }
+        }
+        self.touch();
+        let mut batch = Batch::default();
+        batch.delete(format!("{PREFIX}{}/{id}", kind.text()));
+        Forgotten::Gone(batch)
+    }
+
+    /// Gateways forgotten since the last call.
+    pub fn take_forgotten(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.state().forgotten)
     }
 
     /// All servers of one kind.

@@ -145,14 +145,7 @@ impl Peers {
                 if last.is_some() {
                     debug!(peer = %id, %error, "still lost");
                 } else {
-                    let code = match error {
-                        LinkError::TooManyRows { .. } | LinkError::TooManyBytes { .. } => {
-                            control::ROWS_TOO_MANY
-                        }
-                        LinkError::Digest { .. } => control::FEED_DIGEST,
-                        LinkError::Behind { .. } => control::FEED_FROM_THE_FUTURE,
-                        _ => control::PEER_UNREACHABLE,
-                    };
+                    let code = error.code().unwrap_or(control::PEER_UNREACHABLE);
                     warn!(code = %code, peer = %id, %error, "the feed from a peer is lost; its last catalog stays");
                 }
                 *last = Some(error);

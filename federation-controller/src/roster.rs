@@ -18,7 +18,7 @@ use hansa_core::mesh::Transport;
 use hansa_core::name::{ClusterId, NodeId, ServiceName};
 use hansa_core::policy::{Accept, Refusal};
 use hansa_core::spiffe::TrustDomain;
-use hansa_identity::bundle::Bundle;
+use hansa_identity::bundle::{self, Bundle};
 use hansa_proto::feed::follow::Applied;
 use hansa_proto::feed::{Position, Saved, Status as LinkStatus};
 use serde::{Deserialize, Serialize};
@@ -291,6 +291,10 @@ impl Roster {
         let object = || format!("peer {id}");
         let offered = Bundle::from_json(&spec.trust_domain, spec.bundle.as_bytes());
         let offered = offered.map_err(|e| Error::new(trust::BUNDLE_REFUSED, object(), e.to_string()))?;
+        if !known {
+            let first = bundle::accept(None, &offered);
+            first.map_err(|e| Error::new(trust::BUNDLE_REFUSED, object(), e.to_string()))?;
+        }
         let mut batch = Batch::default();
         let mut changed = !known;
         {

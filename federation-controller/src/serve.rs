@@ -11,6 +11,7 @@ use hansa_core::name::{ClusterId, NodeId};
 use hansa_core::spiffe::{Role, SpiffeId};
 use hansa_identity::ca::CaError;
 use hansa_identity::cert::Leaf;
+use hansa_identity::deny::DenyEntry;
 use hansa_identity::token::verify_proof;
 use hansa_proto::context;
 use hansa_proto::feed::{self, Event, EventBody, Kind as RowKind, Timing};
@@ -224,6 +225,10 @@ impl TrustService {
         }
         if purpose != (Purpose::Enroll { id: id.clone() }) {
             return Err(no(format!("the token is not for {id}")));
+        }
+        if self.authority.denied().contains(&DenyEntry::Holder(id.clone())) {
+            let cause = format!("{id} is denied; `hansa trust allow` it first");
+            return Err(refusal(trust::CERT_DENIED, cause));
         }
         // Signed before it is spent: a request that cannot be signed costs no token. Whoever loses
         // the race for the secret never sees the certificate.

@@ -79,6 +79,11 @@ fn problems(
         problems.push(Error::new(control::NO_GATEWAY, "gateways", "none follows this controller"));
     }
     for (id, entry) in peers {
+        // Reach says whether it can be reached; here stands what no waiting mends.
+        let error = entry.link.as_ref().and_then(|link| link.borrow().error.clone());
+        if let Some((error, code)) = error.and_then(|error| error.code().map(|code| (error, code))) {
+            problems.push(Error::new(code, format!("feed of peer {id}"), error.to_string()));
+        }
         for refusal in entry.refused().iter().take(10) {
             let object = format!("peer {id} row {}", refusal.key);
             problems.push(Error::new(control::ROW_REFUSED, object, refusal.reason.clone()));

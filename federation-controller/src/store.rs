@@ -1,27 +1,32 @@
 //! The embedded store: one redb file in the state folder, rows of text key and bytes.
 //!
 //! Called by `controller` at start and by the parts that own the rows. Its caller keeps its own
-//! copy: when the disk is full or read-only the controller runs from memory, and says so. A corrupt
-//! file is set aside and never deleted. Keys of the CA are not here (see `authority`).
+//! copy: when the disk is full or read-only the controller runs from memory, says so, and writes
+//! everything down once it can. A corrupt file is set aside and never deleted. Keys of the CA are not
+//! here (see `authority`).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use hansa_core::code::config;
-use hansa_runtime::files;
-use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
+
+mod disk;
+
+use disk::Opened;
 
 /// The name of the file within the state folder.
 pub const FILE: &str = "controller.redb";
 const ROWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("rows");
 /// Pages kept in memory by redb; the whole store has a few megabytes.
 const CACHE: usize = 4 << 20;
+/// Between two looks at a disk that could not be written.
+const HEAL: Duration = Duration::from_secs(2);
 
 /// Why the store cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -83,9 +88,23 @@ pub struct Store {
 
 struct Inner {
     path: PathBuf,
-    database: Database,
+    /// Written only to change the place.
+    place: RwLock<Place>,
     healthy: AtomicBool,
 }
+
+/// Where the rows are now.
+enum Place {
+    /// On disk.
+    File(Database),
+    /// In memory until the disk takes them again. `whole`: everything that is on disk stands here too.
+    Memory { database: Database, whole: bool },
+    /// Nowhere: between two places, under the lock.
+    Moving,
+}
+
+/// Keys with their bodies.
+type Rows = Vec<(String, Vec<u8>)>;
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,25 +112,22 @@ impl std::fmt::Debug for Store {
     }
 }
 
-enum Opened {
-    Good(Database),
-    InUse,
-    Corrupt(String),
-    Unusable(String),
-}
-
 impl Store {
     /// Opens the file in `dir`, which must exist. A corrupt file is set aside and a new one begun;
-    /// where none can be written the store lives in memory.
+    /// where none can be written the store lives in memory, with what could be read.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
-        let (database, healthy) = match attempt(&path) {
-            Opened::Good(database) => (database, true),
+        let place = match disk::attempt(&path) {
+            Opened::Good(database) => Place::File(database),
             Opened::InUse => return Err(StoreError::InUse(path)),
-            Opened::Unusable(cause) => (in_memory(&path, &cause)?, false),
-            Opened::Corrupt(cause) => begin_anew(&path, &cause)?,
+            Opened::Unusable(cause) => {
+                disk::say(&path, &cause);
+                disk::in_memory(&path)?
+            }
+            Opened::Corrupt(cause) => disk::begin_anew(&path, &cause)?,
         };
-        Ok(Self { inner: Arc::new(Inner { path, database, healthy: AtomicBool::new(healthy) }) })
+        let healthy = AtomicBool::new(matches!(place, Place::File(_)));
+        Ok(Self { inner: Arc::new(Inner { path, place: RwLock::new(place), healthy }) })
     }
 
     /// Whether the last write reached the disk.
@@ -147,7 +163,8 @@ impl Store {
     /// One row.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(ROWS)?;
+            let place = self.inner.place();
+            let table = place.database()?.begin_read()?.open_table(ROWS)?;
             Ok(table.get(key)?.map(|row| row.value().to_vec()))
         };
         read().unwrap_or_else(|error| {
@@ -170,11 +187,37 @@ impl Store {
     pub fn commit_now(&self, batch: &Batch) -> bool {
         self.inner.commit(batch)
     }
+
+    /// Takes the rows back to the disk once it can be written again, looking every two seconds.
+    /// Never ends by itself.
+    pub async fn keep_well(self) {
+        loop {
+            tokio::time::sleep(HEAL).await;
+            if !self.healthy() {
+                let store = self.clone();
+                // A panic in there is logged by its hook; the next look tries again.
+                let _ = tokio::task::spawn_blocking(move || store.heal()).await;
+            }
+        }
+    }
+
+    /// One try of [`Store::keep_well`]. True: the rows are on disk.
+    pub fn heal(&self) -> bool {
+        self.inner.heal()
+    }
 }
 
-impl Inner {
-    fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-        let table = self.database.begin_read()?.open_table(ROWS)?;
+impl Place {
+    fn database(&self) -> Result<&Database, redb::Error> {
+        match self {
+            Self::File(database) | Self::Memory { database, .. } => Ok(database),
+            Self::Moving => Err(StorageError::Corrupted("the store is closed".to_owned()).into()),
+        }
+    }
+
+    /// All rows whose key begins with `prefix`, in order, without the prefix.
+    fn scan(&self, prefix: &str) -> Result<Rows, redb::Error> {
+        let table = self.database()?.begin_read()?.open_table(ROWS)?;
         let mut rows = Vec::new();
         for row in table.range(prefix..)? {
             let (key, body) = row?;
@@ -184,117 +227,106 @@ impl Inner {
         Ok(rows)
     }
 
-    fn commit(&self, batch: &Batch) -> bool {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
-            {
-                let mut table = transaction.open_table(ROWS)?;
-                for (key, body) in &batch.rows {
-                    match body {
-                        Some(body) => drop(table.insert(key.as_str(), body.as_slice())?),
-                        None => drop(table.remove(key.as_str())?),
-                    }
+    fn write(&self, batch: &Batch) -> Result<(), redb::Error> {
+        let transaction = self.database()?.begin_write()?;
+        {
+            let mut table = transaction.open_table(ROWS)?;
+            for (key, body) in &batch.rows {
+                match body {
+                    Some(body) => drop(table.insert(key.as_str(), body.as_slice())?),
+                    None => drop(table.remove(key.as_str())?),
                 }
-            }
-            transaction.commit()?;
-            Ok(())
-        };
-        match write() {
-            Ok(()) => {
-                if !self.healthy.swap(true, Ordering::Relaxed) {
-                    info!(path = %self.path.display(), "state can be written again");
-                }
-                true
-            }
-            Err(error) => {
-                self.failed(&error.to_string());
-                false
             }
         }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Takes over rows of another place; with `all`, rows that are not among them go.
+    fn adopt(&self, rows: Rows, all: bool) -> Result<(), redb::Error> {
+        let mut batch = Batch::default();
+        if all {
+            for (key, _) in self.scan("")? {
+                batch.delete(key);
+            }
+        }
+        for (key, body) in rows {
+            batch.put(key, body);
+        }
+        self.write(&batch)
+    }
+}
+
+impl Inner {
+    fn place(&self) -> RwLockReadGuard<'_, Place> {
+        self.place.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scan(&self, prefix: &str) -> Result<Rows, redb::Error> {
+        self.place().scan(prefix)
+    }
+
+    fn commit(&self, batch: &Batch) -> bool {
+        let written = {
+            let place = self.place();
+            place.write(batch).map(|()| matches!(*place, Place::File(_)))
+        };
+        written.unwrap_or_else(|error| {
+            self.failed(&error.to_string());
+            self.retreat(batch);
+            false
+        })
+    }
+
+    /// Leaves a file that cannot be written: redb refuses even to read it after a failed write.
+    fn retreat(&self, batch: &Batch) {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*place, Place::File(_)) {
+            // Closed before it is read again.
+            *place = Place::Moving;
+            match disk::in_memory(&self.path) {
+                Ok(memory) => *place = memory,
+                Err(error) => error!(%error, "no store even in memory"),
+            }
+        }
+        if let Err(error) = place.write(batch) {
+            error!(%error, "rows could not be kept even in memory");
+        }
+    }
+
+    fn heal(&self) -> bool {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let (rows, whole) = match &*place {
+            // A read that failed left the file in its place.
+            Place::File(_) if place.write(&Batch::default()).is_ok() => {
+                self.healthy.store(true, Ordering::Relaxed);
+                return true;
+            }
+            Place::File(_) => {
+                drop(place);
+                self.retreat(&Batch::default());
+                return false;
+            }
+            Place::Memory { whole, .. } => (place.scan(""), *whole),
+            Place::Moving => (Ok(Vec::new()), false),
+        };
+        let (Ok(rows), Opened::Good(database)) = (rows, disk::attempt(&self.path)) else { return false };
+        let file = Place::File(database);
+        if file.adopt(rows, whole).is_err() {
+            return false;
+        }
+        *place = file;
+        self.healthy.store(true, Ordering::Relaxed);
+        info!(path = %self.path.display(), "state can be written again, and is");
+        true
     }
 
     fn failed(&self, cause: &str) {
         if self.healthy.swap(false, Ordering::Relaxed) {
-            error!(code = %config::STATE_UNWRITABLE, object = %self.path.display(), %cause,
-                "state cannot be written; running from memory");
+            disk::say(&self.path, cause);
         }
     }
 }
-
-fn attempt(path: &Path) -> Opened {
-    // redb asserts what it reads; a file with flipped bits may trip one of these.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        private(path);
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE);
-        let database = builder.create(path)?;
-        check(&database)?;
-        Ok::<_, redb::Error>(database)
-    }));
-    match opened {
-        Ok(Ok(database)) => Opened::Good(database),
-        Ok(Err(redb::Error::DatabaseAlreadyOpen)) => Opened::InUse,
-        Ok(Err(redb::Error::Io(error))) => match error.kind() {
-            // What redb says of a file that is not its own, or was cut.
-            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
-                Opened::Corrupt(error.to_string())
-            }
-            _ => Opened::Unusable(error.to_string()),
-        },
-        Ok(Err(error)) => Opened::Corrupt(error.to_string()),
-        Err(_) => Opened::Corrupt("its structure is not valid".to_owned()),
-    }
-}
-
-/// Makes the file with mode 0600 before redb opens it.
-fn private(path: &Path) {
-    use std::os::unix::fs::OpenOptionsExt;
-    // An error shows again, with its cause, when redb opens the file.
-    let _ = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
-}
-
-/// Reads every row once, so that damage is found at the start and not in the middle of the night.
-fn check(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let table = transaction.open_table(ROWS)?;
-        for row in table.iter()? {
-            row?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn begin_anew(path: &Path, cause: &str) -> Result<(Database, bool), StoreError> {
-    match files::set_aside(path) {
-        Ok(aside) => {
-            error!(code = %config::STATE_CORRUPT, object = %path.display(), aside = %aside.display(), cause,
-                "the state file was corrupt and has been set aside; peers must join again");
-        }
-        Err(error) => return Ok((in_memory(path, &format!("{cause}; {error}"))?, false)),
-    }
-    match attempt(path) {
-        Opened::Good(database) => Ok((database, true)),
-        Opened::InUse => Err(StoreError::InUse(path.to_owned())),
-        Opened::Corrupt(cause) | Opened::Unusable(cause) => Ok((in_memory(path, &cause)?, false)),
-    }
-}
-
-fn in_memory(path: &Path, cause: &str) -> Result<Database, StoreError> {
-    error!(code = %config::STATE_UNWRITABLE, object = %path.display(), cause,
-        "state cannot be written; running from memory");
-    let open = || -> Result<Database, redb::Error> {
-        let database = Database::builder().create_with_backend(InMemoryBackend::new())?;
-        check(&database)?;
-        Ok(database)
-    };
-    open().map_err(|error| StoreError::Open(path.to_owned(), error.to_string()))
-}
-
-// Named so that the conversions `?` relies on above are visible in one place.
-const _: fn(DatabaseError) -> redb::Error = redb::Error::from;
-const _: fn(StorageError) -> redb::Error = redb::Error::from;
 
 #[cfg(test)]
 mod tests {
@@ -354,7 +386,42 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("missing")).unwrap();
         assert!(!store.healthy());
-        assert!(put(&store, "a", "b"));
+        assert!(!put(&store, "a", "b"), "it is not on disk");
         assert_eq!(store.get("a"), Some(b"b".to_vec()));
+        assert!(!store.heal());
+        std::fs::create_dir(dir.path().join("missing")).unwrap();
+        assert!(store.heal() && store.healthy() && put(&store, "c", "d"));
+        drop(store);
+        let again = Store::open(&dir.path().join("missing")).unwrap();
+        assert_eq!((again.get("a"), again.get("c")), (Some(b"b".to_vec()), Some(b"d".to_vec())));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_read_and_later_brought_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        {
+            let store = Store::open(dir.path()).unwrap();
+            assert!(put(&store, "peer/a", "1") && put(&store, "peer/b", "2"));
+        }
+        // A folder in its place stands for a disk that takes nothing: even root cannot write it.
+        let kept = dir.path().join("kept");
+        std::fs::rename(&path, &kept).unwrap();
+        let memory = disk::in_memory(&kept).unwrap();
+        assert!(matches!(memory, Place::Memory { whole: true, .. }));
+        assert_eq!(memory.scan("peer/").unwrap().len(), 2);
+        std::fs::create_dir(&path).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        *store.inner.place.write().unwrap() = memory;
+        let mut batch = Batch::default();
+        batch.delete("peer/a").put("peer/c", "3");
+        assert!(!store.commit_now(&batch) && !store.healthy() && !store.heal());
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&kept, &path).unwrap();
+        assert!(store.heal() && store.healthy());
+        drop(store);
+        let keys: Vec<String> =
+            Store::open(dir.path()).unwrap().scan("peer/").into_iter().map(|row| row.0).collect();
+        assert_eq!(keys, ["b", "c"], "what was removed meanwhile is gone, what came is there");
     }
 }

@@ -139,6 +139,13 @@ impl Vips {
         Some(slot)
     }
 
+    /// Frees the block of a gateway that was forgotten.
+    pub fn release_slot(&mut self, gateway: &NodeId) {
+        if self.slots.remove(gateway).is_some() {
+            self.changed.delete(format!("{SLOTS}{gateway}"));
+        }
+    }
+
     /// The address blocks of a slot, one per prefix.
     pub fn blocks(&self, slot: u32) -> Vec<IpNet> {
         let blocks = self.prefixes.iter().filter_map(|prefix| {

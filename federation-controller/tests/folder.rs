@@ -75,14 +75,58 @@ async fn a_broken_file_keeps_its_last_good_objects() {
     let mut w = Watched::new().await;
     put(w.dir.path(), "a.yaml", &service("a"));
     w.until("a", |o| has(o, &["a"])).await;
-    for broken in ["kind: [", "", &"x".repeat(5 << 20), "a: &a [*a, *a]"] {
+    let good = service("a");
+    let half = &good[..good.find("[{port").unwrap() + 5];
+    let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for (name, last) in
+        ["b", "c", "d", "e", "f", "g", "h"].into_iter().zip(["a", "b", "c", "d", "e", "f", "g"])
+    {
+        bomb.push_str(&format!(
+            "{name}: &{name} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n"
+        ));
+    }
+    let twice = "kind: Service\nkind: Service\n";
+    for (broken, code) in [
+        ("kind: [", 2001),
+        ("", 2001),
+        (half, 2001),
+        (twice, 2001),
+        ("a: &a [*a, *a]", 2001),
+        (&bomb, 2001),
+        (&"x".repeat(5 << 20), 2002),
+    ] {
         put(w.dir.path(), "a.yaml", broken);
         let own = w.until("a problem", |o| !o.problems.is_empty()).await;
         assert!(has(&own, &["a"]), "{:?}", own.problems);
         assert!(own.problems[0].object.starts_with("a.yaml"), "{:?}", own.problems);
+        assert_eq!(own.problems[0].code, code, "{:?}", own.problems);
+        // The other files are read meanwhile.
+        put(w.dir.path(), "b.yaml", &service("b"));
+        w.until("b beside it", |o| has(o, &["a", "b"]) && !o.problems.is_empty()).await;
+        std::fs::remove_file(w.dir.path().join("b.yaml")).unwrap();
         put(w.dir.path(), "a.yaml", &service("a"));
         w.until("mended", |o| o.problems.is_empty() && has(o, &["a"])).await;
     }
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_are_refused_without_being_read() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    w.until("a", |o| has(o, &["a"])).await;
+    let before = memory();
+    let huge = w.dir.path().join("huge.yaml");
+    std::fs::File::create(&huge).unwrap().set_len(100 << 20).unwrap();
+    let own = w.until("a problem", |o| o.problems.iter().any(|p| p.code == 2002)).await;
+    assert!(has(&own, &["a"]) && own.problems[0].object == "huge.yaml", "{:?}", own.problems);
+    assert!(memory() < before + (64 << 10), "{before} kB before, {} kB after", memory());
+}
+
+/// The most memory this process ever had, in kB.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -113,6 +157,43 @@ async fn a_symlink_swap_is_one_change() {
     std::os::unix::fs::symlink("..2", dir.join("..tmp")).unwrap();
     std::fs::rename(dir.join("..tmp"), dir.join("..data")).unwrap();
     w.until("b", |o| has(o, &["b"])).await;
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_or_to_a_pipe_keeps_the_last_good_objects() {
+    let mut w = Watched::new().await;
+    let dir = w.dir.path().to_owned();
+    std::fs::write(dir.join("real"), service("a")).unwrap();
+    let swap = |target: &Path| {
+        std::os::unix::fs::symlink(target, dir.join(".new")).unwrap();
+        std::fs::rename(dir.join(".new"), dir.join("x.yaml")).unwrap();
+    };
+    swap(&dir.join("real"));
+    w.until("a", |o| has(o, &["a"])).await;
+    let pipe = dir.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for hostile in [Path::new("/nonexistent"), Path::new("/dev/zero"), &pipe] {
+        swap(hostile);
+        let own = w.until("a problem", |o| !o.problems.is_empty()).await;
+        assert!(has(&own, &["a"]), "{:?}", own.problems);
+        assert_eq!((own.problems[0].code, own.problems[0].object.as_str()), (2001, "x.yaml"));
+        swap(&dir.join("real"));
+        w.until("mended", |o| o.problems.is_empty() && has(o, &["a"])).await;
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_folder_keeps_everything_and_may_come_back() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    w.until("a", |o| has(o, &["a"])).await;
+    std::fs::remove_dir_all(w.dir.path()).unwrap();
+    // Its files go one by one before the folder does: what goes is gone, the rest stays.
+    let own = w.until("gone", |o| o.problems.iter().any(|p| p.code == 2005)).await;
+    assert!(has(&own, &["a"]) || has(&own, &[]), "{:?}", own.exports.keys());
+    std::fs::create_dir(w.dir.path()).unwrap();
+    put(w.dir.path(), "b.yaml", &service("b"));
+    w.until("back", |o| o.problems.is_empty() && has(o, &["b"])).await;
 }
 
 #[tokio::test]

@@ -28,6 +28,12 @@ pub const SERVICE_EXPORTS: &str = "/v1/serviceexports";
 pub const TRUST: &str = "/v1/trust";
 /// `POST` [`crate::view::RotateRequest`]: the own [`crate::view::Trust`] afterwards.
 pub const ROTATE: &str = "/v1/trust/rotate";
+/// `POST` [`crate::view::DenyRequest`]: the own [`crate::view::Trust`] afterwards.
+pub const DENY: &str = "/v1/trust/deny";
+/// `POST` [`crate::view::DenyRequest`]: takes entries of the deny list back; answers as [`DENY`].
+pub const ALLOW: &str = "/v1/trust/allow";
+/// `DELETE` of `/v1/nodes/ROLE/ID` (`gateway` or `dns`): forgets a server that is gone for good.
+pub const NODES: &str = "/v1/nodes";
 /// `POST` [`crate::view::EnrollRequest`]: [`crate::view::Token`].
 pub const ENROLL: &str = "/v1/enroll";
 /// `POST` [`crate::view::InviteRequest`]: [`crate::view::Token`].

@@ -313,6 +313,9 @@ pub struct Trust {
     pub roots: Vec<Root>,
     /// The phase of a rotation: `none`, `published`, `active`.
     pub rotation: String,
+    /// Entries of the deny list: for the own domain all, for a peer those that name its domain.
+    #[serde(default)]
+    pub denied: Vec<String>,
     /// The SPIFFE bundle (JWKS) itself.
     pub bundle: serde_json::Value,
 }
@@ -387,6 +390,15 @@ pub struct Joined {
     pub trust_domain: String,
     /// How many gateways it has.
     pub gateways: usize,
+}
+
+/// `POST /v1/trust/deny` and `/v1/trust/allow`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DenyRequest {
+    /// An own server (`gateway-1`, `dns/dns-1`), a SPIFFE id, `sha256:HEX` or
+    /// `serial:TRUST-DOMAIN:HEX`.
+    pub what: String,
 }
 
 /// `POST /v1/trust/rotate`.

@@ -92,7 +92,9 @@ pub(crate) enum Verb {
     Get(verb::get::GetArgs),
     /// Make a token with which a gateway or DNS server enrols
     Enroll(verb::enroll::EnrollArgs),
-    /// Show trust domains, roots and bundles; rotate the own root
+    /// Forget a gateway or DNS server that is gone for good
+    Forget(verb::enroll::ForgetArgs),
+    /// Show trust domains, roots and bundles; deny single servers; rotate the own root
     #[command(subcommand)]
     Trust(verb::trust::TrustVerb),
     /// Run a gateway

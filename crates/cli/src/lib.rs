@@ -64,6 +64,7 @@ async fn ask(verb: Verb, context: &Context) -> Result<Exit, Failure> {
         Verb::Explain(args) => verb::explain::run(&args, context).await,
         Verb::Check(args) => verb::check::run(&args, context).await,
         Verb::Enroll(args) => verb::enroll::run(&args, context).await,
+        Verb::Forget(args) => verb::enroll::forget(&args, context).await,
         Verb::Peer(args) => verb::peer::run(args, context).await,
         Verb::Get(args) => verb::get::run(&args, context).await,
         Verb::Trust(args) => verb::trust::run(args, context).await,

@@ -61,6 +61,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("trust-list", schema::<Vec<view::Trust>>()),
         ("trust-show", schema::<view::Trust>()),
         ("trust-rotate", schema::<view::Trust>()),
+        ("trust-deny", schema::<view::Trust>()),
+        ("forget", schema::<verb::enroll::Forgotten>()),
         ("dns-query", schema::<verb::dns::DnsAnswer>()),
         ("config-check", schema::<verb::config::ConfigCheck>()),
         ("version", schema::<verb::version::Version>()),

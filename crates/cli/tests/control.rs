@@ -164,12 +164,24 @@ fn peers_and_trust_are_shown_and_changed() {
     let trust = json!({ "trustDomain": "aws-eu.example", "owner": "own", "sequence": 3, "refreshHintSeconds": 300,
         "roots": [{ "fingerprint": "ab12", "notBefore": "2026-01-01T00:00:00Z",
             "notAfter": "2036-01-01T00:00:00Z", "active": true }],
-        "rotation": "published", "bundle": { "keys": [] } });
+        "rotation": "published", "denied": [], "bundle": { "keys": [] } });
+    let mut denied = trust.clone();
+    denied["denied"] = json!(["spiffe://aws-eu.example/hansa/gateway/gateway-2"]);
     let controller = Controller::new([
         ("DELETE /v1/peers/gcp-eu", 204, Value::Null),
         ("GET /v1/trust", 200, json!([trust.clone()])),
-        ("POST /v1/trust/rotate", 200, trust),
+        ("POST /v1/trust/rotate", 200, trust.clone()),
+        ("POST /v1/trust/deny", 200, denied.clone()),
+        ("POST /v1/trust/allow", 200, trust),
+        ("DELETE /v1/nodes/gateway/gateway-2", 204, Value::Null),
     ]);
+    assert!(controller.hansa(&["trust", "deny", "gateway-2"]).out.contains("hansa/gateway/gateway-2"));
+    let (_, body) = controller.asked().pop().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!({ "what": "gateway-2" }));
+    assert_eq!(controller.hansa(&["trust", "deny", "gateway-2", "-o", "json"]).json(), denied);
+    assert!(controller.hansa(&["trust", "allow", "gateway-2"]).out.contains("nothing is denied"));
+    let forgot = controller.hansa(&["forget", "--role", "gateway", "--id", "gateway-2", "-o", "json"]);
+    assert_eq!(forgot.json(), json!({ "role": "gateway", "id": "gateway-2" }), "{}", forgot.err);
     let removed = controller.hansa(&["peer", "remove", "gcp-eu", "-o", "json"]);
     assert_eq!(removed.json(), json!({ "id": "gcp-eu" }), "{}", removed.err);
     assert!(controller.hansa(&["trust", "list"]).out.contains("published"));

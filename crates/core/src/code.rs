@@ -47,8 +47,23 @@ pub fn all() -> Vec<Code> {
     codes
 }
 
+/// The first code that a text names, if it is one of ours: how a code crosses a border inside words.
+pub fn named_in(text: &str) -> Option<Code> {
+    let digits = text.split_once("HNS-")?.1.get(..4)?;
+    let number: u16 = digits.parse().ok()?;
+    all().into_iter().find(|code| code.number == number)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn codes_are_found_in_words() {
+        assert_eq!(super::named_in("refused: HNS-3002 the clock"), Some(super::trust::CERT_NOT_VALID_NOW));
+        for text in ["", "HNS-", "HNS-30", "HNS-9999", "HNS-äöü"] {
+            assert_eq!(super::named_in(text), None, "{text}");
+        }
+    }
+
     #[test]
     fn numbers_are_unique_and_texts_present() {
         let codes = super::all();

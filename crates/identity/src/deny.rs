@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use hansa_core::spiffe::TrustDomain;
+use hansa_core::spiffe::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use crate::cert::{Fingerprint, Leaf, hex, unhex};
@@ -15,7 +15,8 @@ use crate::cert::{Fingerprint, Leaf, hex, unhex};
 /// Most entries of a list; leaves live a day, so a longer list means that the root must go.
 pub const MAX_ENTRIES: usize = 10_000;
 
-/// One refused leaf. As text `sha256:HEX` or `serial:TRUST-DOMAIN:HEX`.
+/// One refused leaf, or all of one holder. As text `sha256:HEX`, `serial:TRUST-DOMAIN:HEX` or the
+/// holder's SPIFFE id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DenyEntry {
@@ -23,11 +24,24 @@ pub enum DenyEntry {
     Fingerprint(Fingerprint),
     /// By serial number within a trust domain, big endian without leading zeros.
     Serial(TrustDomain, Vec<u8>),
+    /// Whatever leaf this holder shows, also one signed later.
+    Holder(SpiffeId),
+}
+
+impl DenyEntry {
+    /// The trust domain it speaks of, where it tells.
+    pub fn trust_domain(&self) -> Option<&TrustDomain> {
+        match self {
+            Self::Fingerprint(_) => None,
+            Self::Serial(domain, _) => Some(domain),
+            Self::Holder(id) => Some(id.trust_domain()),
+        }
+    }
 }
 
 /// The text is no deny list entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is neither sha256:HEX nor serial:TRUST-DOMAIN:HEX")]
+#[error("\"{0}\" is no SPIFFE id, sha256:HEX or serial:TRUST-DOMAIN:HEX")]
 pub struct DenyEntryError(String);
 
 impl FromStr for DenyEntry {
@@ -36,6 +50,9 @@ impl FromStr for DenyEntry {
         let bad = || DenyEntryError(text.chars().take(120).flat_map(char::escape_debug).collect());
         if let Some(hex) = text.strip_prefix("sha256:") {
             return hex.parse().map(Self::Fingerprint).map_err(|_| bad());
+        }
+        if text.starts_with("spiffe://") {
+            return text.parse().map(Self::Holder).map_err(|_| bad());
         }
         let rest = text.strip_prefix("serial:").ok_or_else(bad)?;
         let (domain, serial) = rest.split_once(':').ok_or_else(bad)?;
@@ -50,6 +67,7 @@ impl fmt::Display for DenyEntry {
         match self {
             Self::Fingerprint(print) => write!(f, "sha256:{print}"),
             Self::Serial(domain, serial) => write!(f, "serial:{domain}:{}", hex(serial)),
+            Self::Holder(id) => id.fmt(f),
         }
     }
 }
@@ -94,6 +112,7 @@ impl DenyList {
         }
         self.0.contains(&DenyEntry::Fingerprint(leaf.fingerprint))
             || self.0.contains(&DenyEntry::Serial(leaf.trust_domain().clone(), leaf.serial.clone()))
+            || self.0.contains(&DenyEntry::Holder(leaf.id.clone()))
     }
 
     /// The entries in a stable order.
@@ -129,7 +148,11 @@ mod tests {
     #[test]
     fn entries_round_trip() {
         let print = "ab".repeat(32);
-        for text in [format!("sha256:{print}"), "serial:aws-eu:0102ff".to_owned()] {
+        for text in [
+            format!("sha256:{print}"),
+            "serial:aws-eu:0102ff".to_owned(),
+            "spiffe://a/hansa/dns/d-1".to_owned(),
+        ] {
             assert_eq!(text.parse::<DenyEntry>().unwrap().to_string(), text);
         }
         for bad in ["", "sha256:00", "serial:x", "serial:A:01", "serial:a:", "serial:a:0", "serial:a:00"] {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hansa_core::backoff::Backoff;
+use hansa_core::code::config::STATE_UNWRITABLE;
 use hansa_core::spiffe::{Role, SpiffeId};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::store::{Identity, KeyRequest, Store};
@@ -92,11 +93,24 @@ async fn once(config: &Config, store: &Store) -> Result<(Identity, Bundle, Diale
     let signed = call(stream, request).await?;
     let (identity, bundle) = check(&plan.id, &plan.pin, key, signed)?;
     // The bundle first: an identity without it would be of no use after a crash in between.
-    store.save_bundle(&bundle).map_err(StartError::Store)?;
-    write_atomic(&config.state_dir.join(CONTROLLERS), named.as_bytes(), 0o600)?;
-    store.save(&identity).map_err(StartError::Store)?;
+    // The token is spent: a disk that takes nothing must not cost the identity as well.
+    if let Err(error) = keep(config, store, (&identity, &bundle), &named) {
+        tracing::error!(code = %STATE_UNWRITABLE, id = %plan.id, %error,
+            "enrolled, but not kept on disk: running from memory, and a restart needs a new token");
+    }
     tracing::info!(id = %plan.id, "enrolled");
     Ok((identity, bundle, dialer))
+}
+
+fn keep(
+    config: &Config,
+    store: &Store,
+    (identity, bundle): (&Identity, &Bundle),
+    controllers: &str,
+) -> Result<(), StartError> {
+    store.save_bundle(bundle).map_err(StartError::Store)?;
+    write_atomic(&config.state_dir.join(CONTROLLERS), controllers.as_bytes(), 0o600)?;
+    store.save(identity).map_err(StartError::Store)
 }
 
 fn plan(config: &Config) -> Result<Plan, StartError> {

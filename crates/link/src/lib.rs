@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use hansa_core::code::{config, trust};
 use hansa_core::name::ClusterId;
 use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::{Bundle, BundleSet};
@@ -94,7 +95,8 @@ impl Link {
         let usable = kept.filter(|(identity, _)| {
             let alive = SystemTime::now() < identity.leaf().not_after;
             if !alive {
-                tracing::warn!(id = %identity.leaf().id, "the certificate on disk has expired");
+                tracing::warn!(code = %trust::CERT_NOT_VALID_NOW, id = %identity.leaf().id,
+                    "the certificate on disk has expired");
             }
             alive || config.credential.is_none()
         });
@@ -158,7 +160,7 @@ impl Link {
         let offered = match Bundle::from_json(&domain, json.as_bytes()) {
             Ok(offered) => offered,
             Err(error) => {
-                tracing::warn!(%domain, %error, "trust bundle refused");
+                tracing::warn!(code = %trust::BUNDLE_REFUSED, %domain, %error, "trust bundle refused");
                 return false;
             }
         };
@@ -167,12 +169,13 @@ impl Link {
             Ok(Accepted::Unchanged) => return false,
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%domain, %error, "trust bundle refused");
+                tracing::warn!(code = %trust::BUNDLE_REFUSED, %domain, %error, "trust bundle refused");
                 return false;
             }
         }
         if let Err(error) = self.0.store.save_bundle(&offered) {
-            tracing::warn!(%domain, %error, "the trust bundle is in force but could not be kept on disk");
+            tracing::warn!(code = %config::STATE_UNWRITABLE, %domain, %error,
+                "the trust bundle is in force but could not be kept on disk");
         }
         tracing::info!(%domain, sequence = offered.sequence, roots = offered.roots.len(), "new trust bundle");
         let offered = Arc::new(offered);
@@ -202,7 +205,8 @@ fn load(config: &Config, store: &Store) -> Result<Kept, StartError> {
         }
         Err(error) => {
             let aside = hansa_identity::store::set_aside(&store.identity_path());
-            tracing::warn!(%error, aside = ?aside.ok(), "the identity on disk is damaged; set aside");
+            tracing::warn!(code = %config::STATE_CORRUPT, %error, aside = ?aside.ok(),
+                "the identity on disk is damaged; set aside");
             return Ok(None);
         }
     };
@@ -216,7 +220,8 @@ fn load(config: &Config, store: &Store) -> Result<Kept, StartError> {
         Ok(None) => Ok(None),
         Err(error) => {
             let aside = hansa_identity::store::set_aside(&store.bundle_path());
-            tracing::warn!(%error, aside = ?aside.ok(), "the trust bundle on disk is damaged; set aside");
+            tracing::warn!(code = %config::STATE_CORRUPT, %error, aside = ?aside.ok(),
+                "the trust bundle on disk is damaged; set aside");
             Ok(None)
         }
     }

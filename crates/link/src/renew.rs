@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use hansa_core::code::config::STATE_UNWRITABLE;
 use hansa_identity::store::KeyRequest;
 use hansa_proto::transport;
 use hansa_proto::wire::trust::v1::trust_client::TrustClient;
@@ -49,7 +50,9 @@ async fn once(link: &Link) -> Result<(), String> {
     link.keys().replace(identity).map_err(|error| error.to_string())?;
     match kept {
         Ok(()) => tracing::info!(id = %link.id(), "certificate renewed"),
-        Err(error) => tracing::warn!(%error, "certificate renewed, but not kept on disk"),
+        Err(error) => {
+            tracing::warn!(code = %STATE_UNWRITABLE, %error, "certificate renewed, but not kept on disk");
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use hansa_core::name::NodeId;
 use hansa_core::spiffe::{Role, SpiffeId};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::cert::Fingerprint;
+use hansa_identity::deny::DenyEntry;
 use hansa_identity::rotate::Consent;
 use hansa_identity::token::EnrollToken;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,11 +19,41 @@ use tracing::info;
 
 use super::State;
 use crate::join::{expires, life};
-use crate::nodes::Kind;
+use crate::nodes::{Forgotten, Kind};
 use crate::secrets::Purpose;
 
 /// A follower that was not heard for so long has acknowledged nothing.
 const HEARD: Duration = Duration::from_secs(60);
+
+/// What `trust deny` and `trust allow` are about.
+enum Denial {
+    Entry(DenyEntry),
+    /// An own server, by its id and perhaps its role.
+    Server(Option<Kind>, NodeId),
+}
+
+fn denial(what: &str) -> Result<Denial, String> {
+    if what.contains(':') {
+        return what
+            .parse()
+            .map(Denial::Entry)
+            .map_err(|e: hansa_identity::deny::DenyEntryError| e.to_string());
+    }
+    let (kind, id) = match what.split_once('/') {
+        Some(("gateway", id)) => (Some(Kind::Gateway), id),
+        Some(("dns", id)) => (Some(Kind::Dns), id),
+        Some(_) => return Err("a server is gateway/ID or dns/ID".to_owned()),
+        None => (None, what),
+    };
+    Ok(Denial::Server(kind, id.parse().map_err(|e| format!("{e}"))?))
+}
+
+fn role(kind: Kind, id: &NodeId) -> Role {
+    match kind {
+        Kind::Gateway => Role::Gateway(id.clone()),
+        Kind::Dns => Role::Dns(id.clone()),
+    }
+}
 
 fn shown(bundle: &Bundle, owner: &str, active: Option<Fingerprint>, rotation: &str) -> view::Trust {
     let time = |at: SystemTime| {
@@ -42,6 +73,7 @@ fn shown(bundle: &Bundle, owner: &str, active: Option<Fingerprint>, rotation: &s
         refresh_hint_seconds: bundle.refresh_hint.as_secs(),
         roots: roots.collect(),
         rotation: rotation.to_owned(),
+        denied: Vec::new(),
         bundle: serde_json::from_str(&bundle.to_json()).unwrap_or_default(),
     }
 }
@@ -55,13 +87,89 @@ impl State {
             (None, true) => "none",
         };
         let bundle = self.authority.bundle().borrow().clone();
-        shown(&bundle, "own", Some(rotation.active), phase)
+        let denied = self.authority.denied().iter().map(ToString::to_string).collect();
+        view::Trust { denied, ..shown(&bundle, "own", Some(rotation.active), phase) }
+    }
+
+    /// What a person names, as entries of the deny list.
+    fn entries(&self, what: &str) -> Result<Vec<DenyEntry>, Error> {
+        let usage = |cause: String| Error::new(cli::USAGE, what, cause);
+        let own =
+            |kind, id: &NodeId| DenyEntry::Holder(SpiffeId::of(self.authority.domain(), &role(kind, id)));
+        let entries = match denial(what).map_err(usage)? {
+            Denial::Entry(entry) => vec![entry],
+            Denial::Server(Some(kind), id) => vec![own(kind, &id)],
+            Denial::Server(None, id) => {
+                let kinds = [Kind::Gateway, Kind::Dns].into_iter();
+                kinds
+                    .filter(|kind| self.nodes.all(*kind).contains_key(&id))
+                    .map(|kind| own(kind, &id))
+                    .collect()
+            }
+        };
+        if entries.is_empty() {
+            let cause = "no own server has this id; say gateway/ID or dns/ID, or give a SPIFFE id";
+            return Err(Error::new(cli::NOT_FOUND, what, cause));
+        }
+        let controller = SpiffeId::of(self.authority.domain(), &Role::Controller);
+        if entries.contains(&DenyEntry::Holder(controller)) {
+            return Err(usage("the own controller cannot be denied; rotate the root instead".to_owned()));
+        }
+        Ok(entries)
+    }
+
+    /// `POST /v1/trust/deny`.
+    pub(super) async fn deny(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
+        for entry in self.entries(&request.what)? {
+            if !self.authority.deny(entry).await {
+                let cause =
+                    "the list is full; take entries back with `hansa trust allow`, or rotate the root";
+                return Err(Error::new(trust::DENY_LIST_FULL, request.what, cause));
+            }
+        }
+        Ok(self.own_trust())
+    }
+
+    /// `POST /v1/trust/allow`.
+    pub(super) async fn allow(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
+        let mut taken = false;
+        for entry in self.entries(&request.what)? {
+            taken |= self.authority.allow(&entry).await;
+        }
+        if !taken {
+            return Err(Error::new(cli::NOT_FOUND, request.what, "it is not on the deny list"));
+        }
+        Ok(self.own_trust())
+    }
+
+    /// `DELETE /v1/nodes/ROLE/ID`.
+    pub(super) async fn forget(&self, path: &str) -> Result<(), Error> {
+        let missing = || Error::new(cli::NOT_FOUND, path, "no such server; see `hansa status`");
+        let Ok(Denial::Server(Some(kind), id)) = denial(path) else { return Err(missing()) };
+        match self.nodes.forget(kind, &id) {
+            Forgotten::Gone(batch) => {
+                info!(target: "audit", event = "server_forgotten", role = kind.text(), %id);
+                self.store.commit(batch).await;
+                Ok(())
+            }
+            Forgotten::Unknown => Err(missing()),
+            Forgotten::Connected => {
+                let cause = "it is connected; stop it first, or `hansa trust deny` it";
+                Err(Error::new(cli::STILL_CONNECTED, path, cause))
+            }
+        }
     }
 
     /// `GET /v1/trust`: the own domain first.
     pub(super) fn trusted(&self) -> Vec<view::Trust> {
         let peers = self.roster.all().into_iter();
-        let peers = peers.map(|(id, entry)| shown(&entry.bundle, id.as_str(), None, "none"));
+        let denied = self.authority.denied();
+        let peers = peers.map(|(id, entry)| {
+            let domain = &entry.bundle.trust_domain;
+            let of_it = denied.iter().filter(|entry| entry.trust_domain() == Some(domain));
+            let denied = of_it.map(ToString::to_string).collect();
+            view::Trust { denied, ..shown(&entry.bundle, id.as_str(), None, "none") }
+        });
         std::iter::once(self.own_trust()).chain(peers).collect()
     }
 

@@ -85,17 +85,27 @@ pub(crate) fn config(id: &str, dir: &Path) -> Config {
 
 impl Member {
     pub(crate) async fn new(id: &'static str, net: &Net) -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
-        std::fs::create_dir(dir.path().join("manifests")).unwrap();
-        Self::on(id, net, dir).await
+        Self::on(id, net, Arc::new(tempfile::tempdir().unwrap())).await
     }
 
     pub(crate) async fn on(id: &'static str, net: &Net, dir: Arc<tempfile::TempDir>) -> Self {
+        Self::with(id, net, dir, |_| {}).await
+    }
+
+    /// A member whose configuration is changed.
+    pub(crate) async fn with(
+        id: &'static str,
+        net: &Net,
+        dir: Arc<tempfile::TempDir>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        std::fs::create_dir_all(dir.path().join("manifests")).unwrap();
         let ready = Ready::new();
         let tasks = Tasks::new();
         let process = Process { tasks: tasks.clone(), drain: Drain::new(), ready: ready.clone(), logs: None };
         let relay: Arc<dyn Relay> = Arc::new(Direct(net.clone()));
         let mut config = config(id, dir.path());
+        change(&mut config);
         // After a restart the port must be the one its servers know.
         if let Some(known) = net.controllers.lock().unwrap().get(id) {
             config.listen = vec![*known];

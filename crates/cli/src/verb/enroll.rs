@@ -1,4 +1,5 @@
-//! `hansa enroll`: a token with which a gateway or DNS server gets its first certificate.
+//! `hansa enroll`: a token with which a gateway or DNS server gets its first certificate; and
+//! `hansa forget`, its opposite.
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,53 @@ enum Role {
     Dns,
 }
 
+impl Role {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Dns => "dns",
+        }
+    }
+}
+
+const FORGET: &str = "\
+The server must be stopped: one that is connected is refused. Its block of virtual addresses is free
+for another gateway afterwards, and `hansa status` shows it no longer. Its certificate stays good until
+it expires; `hansa trust deny ID` first, if somebody else may hold its key.
+
+Example:
+  hansa forget --role gateway --id gateway-2";
+
+/// Arguments of `hansa forget`.
+#[derive(Debug, Args)]
+#[command(after_help = FORGET)]
+pub(crate) struct ForgetArgs {
+    /// What the server was
+    #[arg(long, value_enum)]
+    role: Role,
+    /// Its id
+    #[arg(long, value_name = "ID")]
+    id: NodeId,
+}
+
+/// What `hansa forget` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Forgotten {
+    /// `gateway` or `dns`.
+    pub(crate) role: String,
+    /// The id.
+    pub(crate) id: String,
+}
+
+pub(crate) async fn forget(args: &ForgetArgs, context: &Context) -> Result<Exit, Failure> {
+    let (role, id) = (args.role.as_str().to_owned(), args.id.to_string());
+    context.client.delete(&format!("{}/{role}/{id}", control::NODES)).await?;
+    let gone = Forgotten { role, id };
+    context.output.value(&gone, || format!("forgot {} {}", gone.role, gone.id))?;
+    Ok(Exit::Ok)
+}
+
 /// What is printed when the token went to a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -56,12 +104,8 @@ pub(crate) struct TokenFile {
 }
 
 pub(crate) async fn run(args: &EnrollArgs, context: &Context) -> Result<Exit, Failure> {
-    let role = match args.role {
-        Role::Gateway => "gateway",
-        Role::Dns => "dns",
-    };
     let request = view::EnrollRequest {
-        role: role.to_owned(),
+        role: args.role.as_str().to_owned(),
         id: args.id.to_string(),
         ttl_seconds: args.ttl.map(|ttl| ttl.0.as_secs()),
     };

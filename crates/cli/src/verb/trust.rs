@@ -14,6 +14,15 @@ Three steps, so that nobody is ever without a root they know:
   hansa trust rotate activate    once all have it: leaves are signed by the new root
   hansa trust rotate retire      the old root leaves the bundle";
 
+const DENY: &str = "\
+The list counts in this cluster: its gateways and its controller refuse what is on it. A peer that
+shall refuse one of our gateways puts the SPIFFE id on its own list. A denied server can neither renew
+nor enrol under its id until it is allowed again.
+
+Examples:
+  hansa trust deny gateway-2
+  hansa trust deny spiffe://gcp-eu.hansa.internal/hansa/gateway/gateway-1";
+
 /// The verbs on trust.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrustVerb {
@@ -24,6 +33,19 @@ pub(crate) enum TrustVerb {
         /// `own`, a peer's cluster id, or a trust domain
         #[arg(default_value = "own")]
         owner: String,
+    },
+    /// Refuse a server's certificates from now on; its live connections are cut within a second
+    #[command(after_help = DENY)]
+    Deny {
+        /// An own server (gateway-1, dns/dns-1), a SPIFFE id, sha256:HEX or serial:TRUST-DOMAIN:HEX
+        #[arg(value_name = "WHAT")]
+        what: String,
+    },
+    /// Take an entry of the deny list back
+    Allow {
+        /// As it was denied, or as `hansa trust show` lists it
+        #[arg(value_name = "WHAT")]
+        what: String,
     },
     /// Take one step of replacing the own root
     #[command(after_help = ROTATE)]
@@ -69,6 +91,14 @@ pub(crate) async fn run(verb: TrustVerb, context: &Context) -> Result<Exit, Fail
             let trust = found.ok_or_else(unknown)?;
             output.value(&trust, || show(&trust, output.color))?;
         }
+        TrustVerb::Deny { what } => {
+            let trust: view::Trust = client.post(control::DENY, &view::DenyRequest { what }).await?;
+            output.value(&trust, || denied(&trust, output.color))?;
+        }
+        TrustVerb::Allow { what } => {
+            let trust: view::Trust = client.post(control::ALLOW, &view::DenyRequest { what }).await?;
+            output.value(&trust, || denied(&trust, output.color))?;
+        }
         TrustVerb::Rotate { phase, force } => {
             let phase = match phase {
                 Phase::Publish => "publish",
@@ -81,6 +111,17 @@ pub(crate) async fn run(verb: TrustVerb, context: &Context) -> Result<Exit, Fail
         }
     }
     Ok(Exit::Ok)
+}
+
+fn denied(trust: &view::Trust, color: bool) -> String {
+    if trust.denied.is_empty() {
+        return "nothing is denied\n".to_owned();
+    }
+    let mut table = Table::new(&["DENIED"]);
+    for entry in &trust.denied {
+        table.row([entry.into()]);
+    }
+    table.render(color)
 }
 
 fn list(all: &[view::Trust], color: bool) -> String {
@@ -110,6 +151,10 @@ fn show(trust: &view::Trust, color: bool) -> String {
     }
     text.push('\n');
     text.push_str(&roots.render(color));
+    if !trust.denied.is_empty() {
+        text.push('\n');
+        text.push_str(&denied(trust, color));
+    }
     let bundle = serde_json::to_string(&trust.bundle).unwrap_or_default();
     text.push_str(&format!(
         "\nbundle (refreshed every {} s): {}\n",

@@ -16,5 +16,6 @@ codes! {
     PORT_IN_USE = 1003, "address already in use", "another process listens on it", "ss -ltnup, or change the address in the configuration";
     STATE_CORRUPT = 1004, "state file was corrupt and has been set aside", "the file was cut or altered; it is kept beside with the ending .corrupt-N", "look at the set-aside file; the server went on without it";
     STATE_UNWRITABLE = 1005, "state cannot be written", "the disk is full or read-only; the server runs from memory", "free space or remount; df -h";
+    STATE_IN_USE = 1007, "state folder is in use", "another server of the same kind runs on it", "stop the other one, or give this one a state folder of its own";
     FILES_EXHAUSTED = 1006, "no file descriptors left", "more connections than the open-files limit", "raise the limit (ulimit -n) or lower the limits per peer";
 }

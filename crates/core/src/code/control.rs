@@ -22,5 +22,6 @@ codes! {
     NO_GATEWAY = 4009, "no gateway is connected", "no gateway of this cluster follows its controller", "start a gateway; hansa status";
     VIPS_EXHAUSTED = 4010, "no virtual address left", "the VIP prefix is too small", "configure a larger vip prefix";
     WITHDRAW_UNCONFIRMED = 4011, "withdrawal not acknowledged by all", "a follower did not answer within 2 s", "hansa status";
+    CONTROLLER_LOST = 4013, "own controller cannot be reached", "it is not running, or the way to it is cut; the last value stays in force", "hansa status; look at the controller's log";
     CLOCK_AHEAD = 4012, "creation timestamp from the future", "a clock is wrong in that member", "compare clocks";
 }

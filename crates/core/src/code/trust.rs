@@ -22,5 +22,6 @@ codes! {
     TOKEN_INVALID = 3009, "token cannot be read", "it was cut or altered", "copy it again, whole";
     BUNDLE_REFUSED = 3010, "trust bundle refused", "its sequence went back or its roots changed without overlap", "hansa trust show PEER; re-seed by joining again";
     ENROL_REFUSED = 3011, "enrolment refused", "role, id or trust domain differ from what was enrolled", "make an enrolment token for this role and id";
+    DENY_LIST_FULL = 3013, "deny list is full", "128 entries are on it", "hansa trust allow ENTRY; or replace the root: hansa trust rotate publish";
     ROTATION_REFUSED = 3012, "rotation step refused", "peers have not yet acknowledged the new bundle", "wait, or use --force";
 }

@@ -1,5 +1,6 @@
 //! Each rule of verification, by a leaf that breaks it.
 
+use hansa_core::code::trust as code;
 use hansa_core::spiffe::Role;
 use hansa_identity::cert::{Leaf, LeafError};
 use hansa_identity::deny::DenyEntry;
@@ -142,6 +143,38 @@ fn the_deny_list_takes_one_leaf_out() {
         assert!(matches!(refused, Err(VerifyError::Denied(_))));
         check(&snapshot, &any_gateway(), good.chain(), Side::Client, now()).unwrap();
     }
+    let mut snapshot = trust(&[&a]);
+    snapshot.deny = [DenyEntry::Holder(bad.leaf().id.clone())].into_iter().collect();
+    for leaf in [&bad, &good] {
+        let refused = check(&snapshot, &any_gateway(), leaf.chain(), Side::Client, now()).unwrap_err();
+        assert_eq!(refused.code(), code::CERT_DENIED, "every leaf of the holder");
+    }
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    let (a, evil) = (Member::new("a"), Member::new("evil"));
+    let good = a.identity(&gateway()).chain()[0].clone();
+    let two = a.odd_leaf(|params| params.subject_alt_names.push(uri("spiffe://a/hansa/controller")));
+    let authority = a.odd_leaf(|params| params.is_ca = authority());
+    let spoofed =
+        evil.odd_leaf(|params| params.subject_alt_names = vec![uri("spiffe://a/hansa/gateway/g-1")]);
+    let controller = a.identity(&Role::Controller).chain()[0].clone();
+    let foreign = evil.identity(&gateway()).chain()[0].clone();
+    for (what, leaf, then, expected) in [
+        ("expired", good.clone(), now() + 25 * HOUR, code::CERT_NOT_VALID_NOW),
+        ("a slow clock", good.clone(), now() - 2 * HOUR, code::CERT_NOT_VALID_NOW),
+        ("two names", two, now(), code::CERT_REFUSED),
+        ("an authority as leaf", authority, now(), code::CERT_REFUSED),
+        ("signed by another domain", spoofed, now(), code::CERT_REFUSED),
+        ("the wrong role", controller, now(), code::CERT_WRONG_ROLE),
+        ("of an unknown domain", foreign, now(), code::CERT_DOMAIN_UNKNOWN),
+    ] {
+        let refused = check(&trust(&[&a]), &any_gateway(), &[leaf], Side::Server, then).unwrap_err();
+        assert_eq!(refused.code(), expected, "{what}: {refused}");
+        assert!(refused.to_string().starts_with(&expected.to_string()), "{what}: {refused}");
+    }
+    check(&trust(&[&a]), &any_gateway(), &[good], Side::Server, now()).unwrap();
 }
 
 #[test]

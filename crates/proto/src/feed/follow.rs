@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hansa_core::backoff::Backoff;
+use hansa_core::code::{self, Code, control};
 use hansa_core::policy::Refusal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -119,6 +120,18 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// The code for messages. `None`: the publisher could simply not be reached.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::TooManyRows { .. } | Self::TooManyBytes { .. } => Some(control::ROWS_TOO_MANY),
+            Self::Digest { .. } => Some(control::FEED_DIGEST),
+            Self::Behind { .. } | Self::Protocol(_) => Some(control::FEED_FROM_THE_FUTURE),
+            // Whoever refused, or whichever certificate was refused, said why.
+            Self::Refused(text) | Self::Connect(text) | Self::Closed(text) => code::named_in(text),
+            Self::ConnectTimeout(_) | Self::Silent(_) => None,
+        }
+    }
+
     /// Trying again soon cannot help: the publisher itself must change first.
     fn is_slow(&self) -> bool {
         matches!(

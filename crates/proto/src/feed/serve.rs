@@ -154,7 +154,8 @@ where
     if protocol < wire.oldest_protocol || protocol < OLDEST_PROTOCOL {
         let (theirs, old) = (wire.protocol, wire.oldest_protocol);
         return Err(Status::failed_precondition(format!(
-            "no common feed protocol: the follower speaks {old} to {theirs}, this side {OLDEST_PROTOCOL} to {PROTOCOL}"
+            "{} no common feed protocol: the follower speaks {old} to {theirs}, this side {OLDEST_PROTOCOL} to {PROTOCOL}",
+            hansa_core::code::control::FEED_FROM_THE_FUTURE
         )));
     }
     let Some(kind) = Kind::from_wire(&wire.kind) else {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use hansa_core::code::control as code;
 use hansa_proto::feed::{self, Config, FollowEvent, Kind, LinkError, Position};
 use hansa_proto::transport::{self, Known};
 use hansa_proto::wire::feed::v1::feed_server::{Feed, FeedServer};
@@ -68,7 +69,9 @@ async fn a_snapshot_with_a_false_digest_is_not_taken() {
     let rows = vec![pb::Row { key: "a".into(), body: Bytes::from_static(b"1") }];
     let delta = pb::Delta { to: to(1, 1, 42), rows, last: true, ..pb::Delta::default() };
     let mut follower = follow(vec![welcome(), Body::Delta(delta)]);
-    assert!(matches!(follower.lost().await, LinkError::Digest { .. }));
+    let lost = follower.lost().await;
+    assert!(matches!(lost, LinkError::Digest { .. }));
+    assert_eq!(lost.code(), Some(code::FEED_DIGEST));
     assert_eq!(follower.handle.status().borrow().applied, None);
 }
 
@@ -85,7 +88,9 @@ async fn a_publisher_that_goes_back_is_left() {
     let empty =
         |version| Body::Delta(pb::Delta { to: to(3, version, 0), last: true, ..pb::Delta::default() });
     let mut follower = follow(vec![welcome(), empty(8), empty(7)]);
-    assert!(matches!(follower.lost().await, LinkError::Behind { .. }));
+    let lost = follower.lost().await;
+    assert!(matches!(lost, LinkError::Behind { .. }));
+    assert_eq!(lost.code(), Some(code::FEED_FROM_THE_FUTURE));
     let beat = Body::Heartbeat(pb::Heartbeat { position: to(2, 99, 0) });
     let mut follower = follow(vec![welcome(), empty(8), beat]);
     assert!(matches!(follower.lost().await, LinkError::Behind { .. }));
@@ -106,13 +111,16 @@ async fn parts_out_of_order_and_nonsense_end_the_link() {
 #[tokio::test]
 async fn versions_that_do_not_meet_are_said() {
     let far = Body::Welcome(pb::Welcome { protocol: 9, ..pb::Welcome::default() });
-    assert!(matches!(follow(vec![far]).lost().await, LinkError::Refused(_)));
+    let lost = follow(vec![far]).lost().await;
+    assert!(matches!(lost, LinkError::Refused(_)));
+    assert_eq!(lost.code(), Some(code::FEED_FROM_THE_FUTURE));
     let hello = |protocol, oldest_protocol| {
         let hello = pb::Hello { protocol, oldest_protocol, kind: "zone".into(), ..pb::Hello::default() };
         pb::FollowerMessage { body: Some(pb::follower_message::Body::Hello(hello)) }
     };
     let greet = async |message| feed::hello(&mut stream::iter([Ok(message)]), &timing()).await;
     assert_eq!(greet(hello(3, 1)).await.unwrap().protocol, 1, "the newest both speak");
-    assert!(greet(hello(9, 7)).await.unwrap_err().message().contains("no common feed protocol"));
+    let refused = greet(hello(9, 7)).await.unwrap_err();
+    assert!(refused.message().starts_with("HNS-4006 no common feed protocol"), "{refused}");
     assert!(greet(pb::FollowerMessage { body: None }).await.is_err());
 }

@@ -184,7 +184,9 @@ async fn too_many_rows_end_the_link_and_nothing_else() {
     let mut follower = wire.follow(None);
     follower.applied().await;
     publisher.replace((0..1_000_000).map(|i| (format!("n{i}"), Bytes::new())).collect());
-    assert_eq!(follower.lost().await, LinkError::TooManyRows { limit: 1_000 });
+    let lost = follower.lost().await;
+    assert_eq!(lost, LinkError::TooManyRows { limit: 1_000 });
+    assert_eq!(lost.code(), Some(hansa_core::code::control::ROWS_TOO_MANY));
     assert_eq!(follower.handle.status().borrow().applied.unwrap().version, 1, "the last value is kept");
 }
 

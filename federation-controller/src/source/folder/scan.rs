@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hansa_api::convert::{self, MAX_FILE, Object};
@@ -80,7 +80,7 @@ impl Scanner {
 }
 
 /// Manifest files by name. Hidden entries (among them Kubernetes' `..data`) are passed over; symbolic
-/// links are followed, and only regular files count.
+/// links are followed, and folders passed over.
 fn list(path: &Path) -> std::io::Result<BTreeMap<String, Stamp>> {
     let mut names = BTreeMap::new();
     for entry in std::fs::read_dir(path)? {
@@ -89,9 +89,13 @@ fn list(path: &Path) -> std::io::Result<BTreeMap<String, Stamp>> {
         if !manifest || name.starts_with('.') {
             continue;
         }
-        // A file that vanished between the two calls is simply not there.
-        let Ok(meta) = std::fs::metadata(path.join(&name)) else { continue };
-        if meta.is_file() {
+        let file = path.join(&name);
+        // A file that vanished between the two calls is simply not there; a link that leads nowhere is
+        // a swap under way, and reading it says so.
+        let Ok(meta) = std::fs::metadata(&file).or_else(|_| std::fs::symlink_metadata(&file)) else {
+            continue;
+        };
+        if !meta.is_dir() {
             names.insert(name, (meta.mtime(), meta.mtime_nsec(), meta.len(), meta.ino()));
         }
     }
@@ -119,7 +123,12 @@ impl File {
 
 fn read(path: &Path) -> Result<String, (Code, String)> {
     let unreadable = |e: std::io::Error| (manifest::YAML_INVALID, e.to_string());
-    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // Without waiting, and then a regular file: a pipe in its place would hold us for ever.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err((manifest::YAML_INVALID, "it is not a regular file".to_owned()));
+    }
     let mut bytes = Vec::new();
     // One byte more than is taken, so that a larger file shows without being read.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;

@@ -86,7 +86,8 @@ impl<'a> Session<'a> {
         };
         if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&welcome.protocol) {
             let theirs = welcome.protocol;
-            return Err(LinkError::Refused(format!("feed protocol {theirs} is not spoken here")));
+            let code = hansa_core::code::control::FEED_FROM_THE_FUTURE;
+            return Err(LinkError::Refused(format!("{code} feed protocol {theirs} is not spoken here")));
         }
         let heard = Instant::now();
         driver.ends.status.send_modify(|status| {
