@@ -50,11 +50,20 @@ async fn story(lab: &Lab) -> anyhow::Result<()> {
     answers(&member, vip, Duration::from_secs(5)).await?;
     let took = killed.elapsed();
     ensure!(took < Duration::from_secs(1), "its addresses were dead for {took:?}");
-    // A connection through the sibling outlives the return of the dead.
+    // A connection through the sibling outlives the return of the dead, which waits for it.
     let held = Held::open(&member, vip).await?;
-    lab.heal(&fault).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    held.ends_well().await.context("a connection through the sibling, after the return")?;
+    let release = async {
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end {
+            if let Ok((code, _)) = member.page("gateway-1", "/readyz").await {
+                ensure!(code != 200, "it is ready while a connection is on its addresses elsewhere");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        held.ends_well().await.context("a connection through the sibling, after the return")
+    };
+    let (healed, released) = tokio::join!(lab.heal(&fault), release);
+    released.and(healed.map(drop))?;
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let marks = logs.clone().map(Mark::now);
@@ -99,8 +108,18 @@ impl Held {
 /// The address of the service that this gateway carries, as its own access lines say.
 async fn address_of(member: &Member<'_>, gateway: &str) -> anyhow::Result<IpAddr> {
     let dns = member.lab.plan.dns(member.id);
-    let list = member.inside(move || async move { Ok(lookup::addresses(dns, NAME).await?) }).await?;
-    ensure!(list.len() == 2, "{} addresses for two gateways", list.len());
+    let ask = move || async move {
+        // One address of each gateway that serves it; a new export takes a moment.
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match lookup::addresses(dns, NAME).await {
+                Ok(list) if list.len() == 2 => return Ok(list),
+                other if Instant::now() >= end => anyhow::bail!("not two addresses: {other:?}"),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let list = member.inside(ask).await?;
     let logs = ["gateway-1", "gateway-2"].map(|g| member.home().join(g).join("log.jsonl"));
     for vip in list {
         let marks = logs.clone().map(Mark::now);
