@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) mod server;
+
 /// What one run of the binary gave.
 #[derive(Debug)]
 pub(crate) struct Ran {
