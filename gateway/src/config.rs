@@ -123,7 +123,11 @@ pub struct TunnelLimits {
     pub streams: u32,
     /// Handshakes begun per second from one address, and tunnels made per second by one peer.
     pub handshakes_per_second: u32,
-    /// Bytes in flight towards us on one tunnel.
+    /// Requests of one peer at once, over all its tunnels.
+    pub streams_per_peer: u32,
+    /// Bytes of one peer that we hold at once, over all its tunnels and both ways, beyond 768 KiB for each tunnel.
+    pub bytes: ByteSize,
+    /// Bytes in flight towards us on one tunnel, where the peer's bytes allow it.
     pub window: ByteSize,
     /// Bytes in flight towards us on one stream.
     pub stream_window: ByteSize,
@@ -134,6 +138,8 @@ impl Default for TunnelLimits {
         Self {
             tunnels: 64,
             streams: 16_384,
+            streams_per_peer: 16_384,
+            bytes: ByteSize(128 << 20),
             handshakes_per_second: 200,
             window: ByteSize(48 << 20),
             stream_window: ByteSize(25 << 20),

@@ -239,6 +239,8 @@ fn tunnel_config(config: &Config) -> tunnel::Config {
         limits: tunnel::Limits {
             tunnels_per_peer: wanted.limits.tunnels as usize,
             streams_per_tunnel: wanted.limits.streams,
+            streams_per_peer: wanted.limits.streams_per_peer as usize,
+            bytes_per_peer: wanted.limits.bytes.0,
             handshakes_per_second: wanted.limits.handshakes_per_second,
             ..defaults.limits
         },

@@ -32,6 +32,8 @@ pub(crate) enum Broken {
     Lost,
     /// The peer was removed.
     Removed,
+    /// It held more than it may.
+    Limit,
 }
 
 /// The reading half of one side.
@@ -50,6 +52,11 @@ pub(crate) trait Source: Send {
     }
     /// Waits for a reset behind the end; pending for ever where that cannot be seen.
     fn broken(&mut self) -> impl Future<Output = Broken> + Send {
+        std::future::pending()
+    }
+    /// Waits for the order to end, because what was read here is not taken on; pending for ever
+    /// where there is none.
+    fn evicted(&mut self) -> impl Future<Output = Broken> + Send {
         std::future::pending()
     }
     /// Tells the side that nothing more will be read, because the other one broke.
@@ -113,7 +120,11 @@ pub(crate) async fn pipe(
             break;
         }
         let n = batch.iter().map(|chunk| chunk.len() as u64).sum();
-        sink.put_batch(batch).await.map_err(|b| (Half::Sink, b))?;
+        tokio::select! {
+            biased;
+            put = sink.put_batch(batch) => put.map_err(|b| (Half::Sink, b))?,
+            broken = source.evicted() => return Err((Half::Sink, broken)),
+        }
         moved.fetch_add(n, Ordering::Relaxed);
     }
     sink.finish().await.map_err(|b| (Half::Sink, b))
@@ -191,6 +202,7 @@ where
 pub(crate) fn outcome(client: bool, broken: Broken) -> Outcome {
     match (client, broken) {
         (_, Broken::Removed) => Outcome::PeerRemoved,
+        (_, Broken::Limit) => Outcome::Limit,
         (true, Broken::Reset) => Outcome::ClientReset,
         (false, Broken::Reset) => Outcome::ServiceReset,
         (_, Broken::Lost) => Outcome::PathLost,

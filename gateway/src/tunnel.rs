@@ -5,6 +5,7 @@
 //! [`Tunnels::open`], the inbound side takes those of peers from [`Incoming`]. Nothing here knows
 //! services or policies, and nothing of one request is ever sent twice unless nobody got it.
 
+mod budget;
 mod cid;
 mod config;
 mod error;
@@ -20,10 +21,12 @@ mod accept;
 mod dial;
 mod h2link;
 mod hub;
+mod inuse;
 mod link;
 mod live;
 mod registry;
 mod slot;
+mod tend;
 mod transport;
 
 use std::net::SocketAddr;

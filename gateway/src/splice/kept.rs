@@ -174,6 +174,10 @@ impl<S: Source> Source for Kept<'_, S> {
         self.client.broken().await
     }
 
+    async fn evicted(&mut self) -> Broken {
+        self.client.evicted().await
+    }
+
     fn stop(&mut self) {
         self.client.stop();
     }

@@ -10,6 +10,7 @@ impl From<StreamError> for Broken {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Lost(Cut::Removed(_)) => Broken::Removed,
+            StreamError::Lost(Cut::Limit(_)) => Broken::Limit,
             StreamError::Lost(_) => Broken::Lost,
             StreamError::Rejected | StreamError::Reset(_) | StreamError::Protocol(_) => Broken::Reset,
         }
@@ -23,6 +24,11 @@ impl Source for RecvHalf {
 
     async fn next_batch(&mut self, batch: &mut Vec<Bytes>) -> Result<bool, Broken> {
         Ok(self.batch(batch).await?)
+    }
+
+    async fn evicted(&mut self) -> Broken {
+        RecvHalf::evicted(self).await;
+        Broken::Limit
     }
 
     fn stop(&mut self) {

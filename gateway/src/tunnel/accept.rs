@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use hansa_core::code::trust as codes;
+use hansa_core::code::{gateway as limits, trust as codes};
 use hansa_core::spiffe::Role as Holder;
 use hansa_http3 as http3;
 use hansa_identity::tls::{ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3, peer_leaf};
@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use super::JoinStream;
 use super::error::Cut;
 use super::h2link::{self, Handle, Heard};
-use super::hub::Hub;
+use super::hub::{Hub, per_second};
 use super::link::{Facts, Link, PeerId, Wire};
 use super::live::{self, live};
 use super::peer::Lane;
@@ -40,11 +40,10 @@ struct Gate {
 impl Gate {
     fn new(hub: &Hub) -> Self {
         let limits = &hub.config.limits;
-        let rate = limits.handshakes_per_second.try_into().unwrap_or(std::num::NonZeroU32::MIN);
         Self {
             handshakes: Arc::new(Semaphore::new(limits.handshakes)),
             limit: limits.handshakes,
-            per_address: RateLimiter::keyed(Quota::per_second(rate)),
+            per_address: RateLimiter::keyed(Quota::per_second(per_second(&hub.config))),
             swept: Instant::now(),
         }
     }
@@ -126,7 +125,7 @@ pub(crate) fn quic_chain(connection: &quinn::Connection) -> Vec<CertificateDer<'
 /// Begins HTTP/3 on a connection.
 fn h3(hub: &Arc<Hub>, connection: quinn::Connection, facts: Facts) -> (Arc<Link>, live::Run) {
     let role = if facts.asks { http3::Role::Requester } else { http3::Role::Responder };
-    let (connection, driver, requests) = http3::start(connection, role, http3::Config::default());
+    let (connection, driver, requests) = http3::start(connection, role, transport::http3());
     let link = Link::new(facts, Wire::H3(connection));
     let run = live::run_h3(hub.clone(), link.clone(), Box::pin(driver.run()), requests);
     (link, Box::pin(run))
@@ -144,6 +143,10 @@ fn admit(hub: &Hub, chain: Vec<CertificateDer<'static>>, turned: bool) -> Result
     let unknown = || format!("{} {trust_domain} is no peer of ours", codes::CERT_DOMAIN_UNKNOWN);
     let peer = peer.ok_or_else(unknown)?;
     let cluster = peer.cluster.clone();
+    // Its gateways may come from many addresses.
+    if hub.made.check_key(&cluster).is_err() {
+        return Err(format!("{} tunnels per second of {cluster}", limits::LIMIT_REACHED));
+    }
     Ok(Facts { peer: PeerId { cluster, trust_domain, gateway }, dialled: false, asks: turned, chain })
 }
 

@@ -104,11 +104,13 @@ impl Default for Timing {
 pub struct Limits {
     /// Accepted tunnels per peer.
     pub tunnels_per_peer: usize,
+    /// Bytes that one peer may make us hold beyond the least windows of its tunnels.
+    pub bytes_per_peer: u64,
     /// Requests of one peer that run at once, over all its tunnels.
     pub streams_per_peer: usize,
     /// Requests that run at once in one tunnel.
     pub streams_per_tunnel: u32,
-    /// Handshakes per second from one address.
+    /// Handshakes per second from one address, and tunnels per second of one peer.
     pub handshakes_per_second: u32,
     /// Handshakes under way at once, per listener and lane.
     pub handshakes: usize,
@@ -122,7 +124,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             tunnels_per_peer: 64,
-            streams_per_peer: 50_000,
+            bytes_per_peer: 128 << 20,
+            streams_per_peer: 16_384,
             streams_per_tunnel: 10_000,
             handshakes_per_second: 50,
             handshakes: 512,

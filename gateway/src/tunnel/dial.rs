@@ -195,7 +195,7 @@ fn facts(target: &Target, chain: Vec<rustls::pki_types::CertificateDer<'static>>
 async fn h3(hub: &Arc<Hub>, target: &Target, connection: quinn::Connection) -> Result<Fresh, String> {
     let chain = quic_chain(&connection);
     let role = if target.turned { http3::Role::Responder } else { http3::Role::Requester };
-    let (connection, driver, requests) = http3::start(connection, role, http3::Config::default());
+    let (connection, driver, requests) = http3::start(connection, role, transport::http3());
     let mut settings = connection.peer_settings();
     let mut driver = Box::pin(driver.run());
     tokio::select! {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,10 @@ use h2::{Ping, PingPong};
 use hansa_http3::RequestHead;
 use http::{Request, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::LEAST_RECEIVE;
 use super::config::Config;
 use super::error::{Cut, OpenError, StreamError};
 use super::link::{Missed, lost};
@@ -26,6 +28,8 @@ use super::stream::Shared;
 /// Largest DATA frame taken.
 const MAX_FRAME: u32 = 64 * 1024;
 const MAX_HEADERS: u32 = 64 * 1024;
+/// Bytes of one stream that wait for the socket: a peer that never reads costs so much with each.
+const SEND_BUFFER: usize = 128 * 1024;
 
 /// The link's side of an HTTP/2 connection.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct State {
     rtt_us: AtomicU64,
     leaving: CancellationToken,
     closing: CancellationToken,
+    window: AtomicU32,
+    resized: Notify,
 }
 
 impl Handle {
@@ -61,6 +67,12 @@ impl Handle {
 
     pub(crate) fn close(&self) {
         self.shared.closing.cancel();
+    }
+
+    /// The connection's receive window from now on.
+    pub(crate) fn set_window(&self, window: u32) {
+        self.shared.window.store(window, Ordering::Relaxed);
+        self.shared.resized.notify_one();
     }
 
     pub(crate) fn is_going_away(&self) -> bool {
@@ -132,10 +144,10 @@ pub(crate) async fn client<T: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(h2::client::SendRequest<Bytes>, h2::client::Connection<Heard<T>>), h2::Error> {
     h2::client::Builder::new()
         .initial_window_size(config.stream_window)
-        .initial_connection_window_size(config.connection_window)
+        .initial_connection_window_size(LEAST_RECEIVE)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
-        .max_send_buffer_size(1 << 20)
+        .max_send_buffer_size(SEND_BUFFER)
         .enable_push(false)
         .data_frame_budget(budget(config))
         .handshake(io)
@@ -149,10 +161,10 @@ pub(crate) async fn server<T: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<h2::server::Connection<Heard<T>, Bytes>, h2::Error> {
     h2::server::Builder::new()
         .initial_window_size(config.stream_window)
-        .initial_connection_window_size(config.connection_window)
+        .initial_connection_window_size(LEAST_RECEIVE)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
-        .max_send_buffer_size(1 << 20)
+        .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(config.limits.streams_per_tunnel)
         .enable_connect_protocol()
         .data_frame_budget(budget(config))
@@ -184,11 +196,20 @@ pub(crate) async fn run_client<T: AsyncRead + AsyncWrite + Unpin>(
     every: Duration,
 ) -> Cut {
     let ping = connection.ping_pong();
-    tokio::select! {
-        biased;
-        () = state.closing.cancelled() => Cut::Path("closed by us".to_owned()),
-        () = probe(ping, &state, every) => Cut::Path("probing failed".to_owned()),
-        ended = connection => ended.map_or_else(cut, |()| Cut::Path("closed by the peer".to_owned())),
+    let probing = probe(ping, &state, every);
+    tokio::pin!(probing);
+    loop {
+        tokio::select! {
+            biased;
+            () = state.closing.cancelled() => return Cut::Path("closed by us".to_owned()),
+            () = state.resized.notified() => {
+                connection.set_target_window_size(state.window.load(Ordering::Relaxed));
+            }
+            () = &mut probing => return Cut::Path("probing failed".to_owned()),
+            ended = &mut connection => {
+                return ended.map_or_else(cut, |()| Cut::Path("closed by the peer".to_owned()));
+            }
+        }
     }
 }
 
@@ -210,6 +231,9 @@ pub(crate) async fn run_server<T: AsyncRead + AsyncWrite + Unpin>(
             () = state.leaving.cancelled(), if !told => {
                 told = true;
                 connection.graceful_shutdown();
+            }
+            () = state.resized.notified() => {
+                connection.set_target_window_size(state.window.load(Ordering::Relaxed));
             }
             () = &mut probing => return Cut::Path("probing failed".to_owned()),
             accepted = connection.accept() => match accepted {

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::ClusterId;
 use hansa_identity::tls::Tls;
@@ -20,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::JoinStream;
+use super::budget::Budgets;
 use super::config::Config;
 use super::error::{Cut, plain};
 use super::link::{Link, PeerId, unix_millis};
@@ -42,6 +45,9 @@ pub(crate) struct Hub {
     pub(crate) identity: Tls,
     pub(crate) table: watch::Receiver<Arc<RouteTable>>,
     pub(crate) registry: Registry,
+    pub(crate) budgets: Budgets,
+    /// Tunnels made by each peer.
+    pub(crate) made: DefaultKeyedRateLimiter<ClusterId>,
     pub(crate) metrics: Metrics,
     pub(crate) tasks: Tasks,
     pub(crate) transport: Arc<TransportConfig>,
@@ -66,6 +72,15 @@ pub(crate) struct Inputs {
     pub(crate) metrics: Metrics,
 }
 
+fn budgets(config: &Config) -> Budgets {
+    Budgets::new(config.limits.bytes_per_peer, config.limits.streams_per_peer as u64)
+}
+
+/// Handshakes allowed in a second, from one address and of one peer.
+pub(crate) fn per_second(config: &Config) -> NonZeroU32 {
+    config.limits.handshakes_per_second.try_into().unwrap_or(NonZeroU32::MIN)
+}
+
 impl Hub {
     pub(crate) fn new(
         inputs: Inputs,
@@ -74,6 +89,8 @@ impl Hub {
     ) -> Arc<Self> {
         Arc::new(Self {
             transport: transport::quic(&inputs.config),
+            budgets: budgets(&inputs.config),
+            made: RateLimiter::keyed(Quota::per_second(per_second(&inputs.config))),
             config: inputs.config,
             identity: inputs.identity,
             table: inputs.table,

@@ -18,8 +18,10 @@ use hansa_identity::verify::Side;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
+use super::budget::Share;
 use super::error::{Cut, OpenError, StreamError};
 use super::h2link;
+use super::inuse::{InUse, Roster};
 use super::peer::Lane;
 use super::stream::{RecvHalf, SendHalf, Stream};
 
@@ -81,40 +83,11 @@ pub(crate) struct Link {
     retired: AtomicBool,
     /// Stands beside another one and takes no requests yet.
     trial: AtomicBool,
-    streams: AtomicUsize,
+    pub(super) streams: AtomicUsize,
+    pub(super) roster: Roster,
+    /// What its peer's purse lent it, once it is registered.
+    share: OnceLock<Share>,
     heard: AtomicU64,
-}
-
-/// Held by both halves of a request; counts it for as long as one of them lives.
-#[derive(Debug)]
-pub(crate) struct InUse {
-    link: Arc<Link>,
-    /// The peer's requests, over all its tunnels.
-    peer: Option<Arc<AtomicUsize>>,
-}
-
-impl InUse {
-    pub(crate) fn new(link: &Arc<Link>, peer: Option<Arc<AtomicUsize>>) -> Arc<Self> {
-        link.streams.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { link: link.clone(), peer })
-    }
-
-    /// Our own reason for the end of a tunnel, where the stream itself saw only that it ended.
-    pub(crate) fn explain(&self, error: StreamError) -> StreamError {
-        match (error, self.link.cut()) {
-            (StreamError::Lost(_), Some(cut)) => StreamError::Lost(cut.clone()),
-            (error, _) => error,
-        }
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.link.streams.fetch_sub(1, Ordering::Relaxed);
-        if let Some(peer) = &self.peer {
-            peer.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// What [`Link::open`] could not do, and whether another tunnel may be tried.
@@ -140,6 +113,8 @@ impl Link {
             retired: AtomicBool::new(false),
             trial: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
+            roster: Roster::default(),
+            share: OnceLock::new(),
             heard: AtomicU64::new(unix_millis()),
         })
     }
@@ -258,6 +233,33 @@ impl Link {
             Wire::H2(handle) => handle.close(),
         }
         self.set(Condition::Closed);
+    }
+
+    /// Takes the share it was lent; a second one is given back.
+    pub(crate) fn lend(&self, share: Share) {
+        // It was set before: then the first one stands.
+        let _ = self.share.set(share);
+        self.apply_windows();
+    }
+
+    pub(crate) fn share(&self) -> Option<&Share> {
+        self.share.get()
+    }
+
+    /// Puts the windows and the streams of its share in force.
+    pub(crate) fn apply_windows(&self) {
+        let Some(share) = self.share() else { return };
+        let receive = u32::try_from(share.receive()).unwrap_or(u32::MAX).min(i32::MAX as u32);
+        match &self.wire {
+            Wire::H3(connection) => {
+                let quic = connection.quic();
+                quic.set_receive_window(quinn::VarInt::from_u32(receive));
+                quic.set_send_window(share.send());
+                let streams = u32::try_from(share.streams()).unwrap_or(u32::MAX);
+                quic.set_max_concurrent_bi_streams(quinn::VarInt::from_u32(streams));
+            }
+            Wire::H2(handle) => handle.set_window(receive),
+        }
     }
 
     /// Why it ended, if we ended it.

@@ -17,10 +17,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::error::Cut;
 use super::h2link;
 use super::hub::Hub;
-use super::link::{Condition, InUse, Link};
+use super::inuse::InUse;
+use super::link::{Condition, Link};
 use super::pulse::{Health, Patience, Pulse};
 use super::request::{self, Request, Responder};
 use super::stream::RecvHalf;
+use super::tend::Tender;
 
 /// Drives a connection until it ends, and says why it did.
 pub(crate) type Run = Pin<Box<dyn Future<Output = Cut> + Send>>;
@@ -32,6 +34,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) fn enter(hub: &Hub, link: &Arc<Link>) -> bool {
     let entered = hub.registry.add(link, hub.config.limits.tunnels_per_peer);
     if entered {
+        link.lend(hub.budgets.share(&link.facts.peer.cluster));
         hub.metrics.born(link);
     } else {
         tracing::warn!(peer = %link.facts.peer.cluster, "too many tunnels from one peer");
@@ -65,6 +68,7 @@ async fn watch(hub: &Hub, link: &Arc<Link>) -> std::convert::Infallible {
         Patience { suspect: millis(timing.suspect), dead: millis(timing.dead), look: millis(LOOK) };
     let born = Instant::now();
     let mut pulse = Pulse::new(link.received(), 0);
+    let mut tender = Tender::default();
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut idle, mut lost, mut looks) = (0u32, 0, 0u32);
@@ -91,6 +95,7 @@ async fn watch(hub: &Hub, link: &Arc<Link>) -> std::convert::Infallible {
         if idle > 2 {
             link.close(Cut::Drain);
         }
+        tender.look(link, &hub.config, now);
         if looks.is_multiple_of(10) {
             hub.metrics.sample(link, &mut lost);
         }

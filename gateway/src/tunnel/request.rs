@@ -9,7 +9,8 @@ use hansa_http3::{Code, RequestHead, RespondStream, ResponseHead};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::error::{StreamError, to_h2};
-use super::link::{InUse, PeerId};
+use super::inuse::InUse;
+use super::link::PeerId;
 use super::stream::{RecvHalf, SendHalf, Shared};
 
 /// The `:protocol` of UDP over HTTP (RFC 9298).

@@ -13,7 +13,7 @@ use hansa_http3::{Code, DatagramReceiver, DatagramSender};
 use http::{HeaderMap, StatusCode};
 
 use super::error::{StreamError, to_h2};
-use super::link::InUse;
+use super::inuse::InUse;
 use super::peer::Lane;
 
 /// Most pieces handed over in one batch.
@@ -272,16 +272,32 @@ impl RecvHalf {
 
     /// Like [`Self::data`], for hand-written futures.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.poll_piece(cx).map_err(|error| self.in_use.explain(error))
+        let came = self.poll_piece(cx).map_err(|error| self.in_use.explain(error));
+        self.in_use.read(matches!(came, Poll::Ready(Ok(Some(_)))));
+        came
     }
 
     /// All pieces that have already arrived, up to a bound; `false` at the clean end. Cancel-safe.
     pub async fn batch(&mut self, batch: &mut Vec<Bytes>) -> Result<bool, StreamError> {
-        let came = poll_fn(|cx| match &mut self.inner {
-            Receiver::H3(stream) => stream.poll_batch(cx, batch).map_err(StreamError::from),
-            Receiver::H2 { .. } => self.poll_pieces(cx, batch),
+        let in_use = self.in_use.clone();
+        let came = poll_fn(|cx| {
+            let came = match &mut self.inner {
+                Receiver::H3(stream) => stream.poll_batch(cx, batch).map_err(StreamError::from),
+                Receiver::H2 { .. } => self.poll_pieces(cx, batch),
+            };
+            if came.is_pending() {
+                in_use.read(false);
+            }
+            came
         });
-        came.await.map_err(|error| self.in_use.explain(error))
+        let came = came.await.map_err(|error| in_use.explain(error));
+        in_use.read(matches!(came, Ok(true)));
+        came
+    }
+
+    /// Completes when this side held too much for too long and must end. Cancel-safe.
+    pub async fn evicted(&self) {
+        poll_fn(|cx| self.in_use.poll_evicted(cx)).await;
     }
 
     fn poll_pieces(
@@ -340,6 +356,13 @@ impl RecvHalf {
             Receiver::H3(stream) => stream.datagrams(),
             Receiver::H2 { .. } => None,
         }
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        // What was not read is gone with it.
+        self.in_use.read(false);
     }
 }
 

@@ -16,6 +16,7 @@ use quinn::{TransportConfig, VarInt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::budget::{LEAST_RECEIVE, LEAST_SEND, LEAST_STREAMS};
 use super::cid::{Generator, ServerId};
 use super::config::{Config, Congestion};
 use super::error::BindError;
@@ -26,16 +27,23 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// Datagrams that wait, in bytes; more are dropped, as a busy link does.
 const DATAGRAMS: usize = 2 << 20;
 
+/// The settings of HTTP/3 in every tunnel. Heads of requests between gateways are short; this bounds
+/// what one tunnel may hold in unfinished ones to a megabyte.
+pub(crate) fn http3() -> hansa_http3::Config {
+    hansa_http3::Config { max_field_section: 16 << 10, accept_queue: 64, ..hansa_http3::Config::default() }
+}
+
 /// The settings of every QUIC tunnel.
 pub(crate) fn quic(config: &Config) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     let idle = VarInt::from_u64(u64::try_from(config.timing.idle.as_millis()).unwrap_or(10_000));
     transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(config.limits.streams_per_tunnel))
+        .max_concurrent_bidi_streams(VarInt::from_u32(LEAST_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(16))
         .stream_receive_window(VarInt::from_u32(config.stream_window))
-        .receive_window(VarInt::from_u32(config.connection_window))
-        .send_window(u64::from(config.connection_window))
+        // The tunnel is lent more when it is known whose it is.
+        .receive_window(VarInt::from_u32(LEAST_RECEIVE))
+        .send_window(u64::from(LEAST_SEND))
         .keep_alive_interval(Some(config.timing.keep_alive))
         .max_idle_timeout(idle.ok().map(IdleTimeout::from))
         // The first packets of a handshake with a post-quantum key share must pass everywhere.

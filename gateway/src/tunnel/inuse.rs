@@ -1,0 +1,114 @@
+//! One request's place in its tunnel: counted while either half lives, and watched for a reader
+//! that stalls.
+//!
+//! Held by both halves of a stream. It never ends a stream: who reads is told, and does.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+
+use super::error::StreamError;
+use super::link::Link;
+
+/// Every request of one tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    next: AtomicU64,
+    all: Mutex<BTreeMap<u64, Weak<InUse>>>,
+}
+
+impl Roster {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<InUse>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests whose reader was given something and did not ask for more: number, and how often it
+    /// was given something.
+    pub(crate) fn full(&self) -> Vec<(u64, u32)> {
+        let all = self.lock();
+        let living = all.iter().filter_map(|(id, place)| Some((*id, place.upgrade()?)));
+        let full = living.filter(|(_, place)| !place.hungry.load(Ordering::Relaxed));
+        let full = full.map(|(id, place)| (id, place.given.load(Ordering::Relaxed), place));
+        let full: Vec<_> = full.collect();
+        // The last hand on a place takes this lock.
+        drop(all);
+        full.into_iter().map(|(id, given, _)| (id, given)).collect()
+    }
+
+    /// Tells the reader of one request that it must end.
+    pub(crate) fn evict(&self, id: u64) {
+        let place = self.lock().get(&id).and_then(Weak::upgrade);
+        if let Some(place) = place {
+            place.evicted.store(true, Ordering::Release);
+            place.waker.wake();
+        }
+    }
+}
+
+/// Held by both halves of a request; counts it for as long as one of them lives.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    link: Arc<Link>,
+    id: u64,
+    /// The peer's requests, over all its tunnels.
+    peer: Option<Arc<AtomicUsize>>,
+    given: AtomicU32,
+    hungry: AtomicBool,
+    evicted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl InUse {
+    pub(crate) fn new(link: &Arc<Link>, peer: Option<Arc<AtomicUsize>>) -> Arc<Self> {
+        link.streams.fetch_add(1, Ordering::Relaxed);
+        let id = link.roster.next.fetch_add(1, Ordering::Relaxed);
+        let place = Arc::new(Self {
+            link: link.clone(),
+            id,
+            peer,
+            given: AtomicU32::new(0),
+            hungry: AtomicBool::new(true),
+            evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        link.roster.lock().insert(id, Arc::downgrade(&place));
+        place
+    }
+
+    /// Our own reason for the end of a tunnel, where the stream itself saw only that it ended.
+    pub(crate) fn explain(&self, error: StreamError) -> StreamError {
+        match (error, self.link.cut()) {
+            (StreamError::Lost(_), Some(cut)) => StreamError::Lost(cut.clone()),
+            (error, _) => error,
+        }
+    }
+
+    /// The reader asked, and was given something or not.
+    pub(crate) fn read(&self, more: bool) {
+        if more {
+            self.given.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.hungry.load(Ordering::Relaxed) == more {
+            self.hungry.store(!more, Ordering::Relaxed);
+        }
+    }
+
+    /// Ready when the reader held too much for too long and must end.
+    pub(crate) fn poll_evicted(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.evicted.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.link.roster.lock().remove(&self.id);
+        self.link.streams.fetch_sub(1, Ordering::Relaxed);
+        if let Some(peer) = &self.peer {
+            peer.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

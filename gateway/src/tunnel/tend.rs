@@ -1,0 +1,125 @@
+//! Gives a tunnel the windows it needs: more when the other side is held up by them, still more
+//! when readers stall, so that a stalled reader stalls itself alone. Where the peer's purse is
+//! empty, the reader that stalled longest ends.
+//!
+//! Called by the watch over each live tunnel, several times a second. It never shrinks a window.
+
+use std::collections::BTreeMap;
+
+use hansa_core::Millis;
+use hansa_core::code::gateway::LIMIT_REACHED;
+
+use super::config::Config;
+use super::link::{Link, Wire};
+
+/// A reader that took nothing for so long is stalled.
+const STALLED: Millis = 500;
+/// A stalled reader may be ended after so long, if others need the room.
+const PATIENCE: Millis = 2_000;
+/// Readers ended in one look.
+const AT_ONCE: usize = 4;
+
+/// The memory of one tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct Tender {
+    /// How often the other side said that our window holds it up, and how often we gave it more.
+    told: (u64, u64),
+    /// It is held up: it says so only once for each window.
+    held_up: bool,
+    /// Readers that hold something: what they had been given, and since when.
+    full: BTreeMap<u64, (u32, Millis)>,
+    looked: Millis,
+}
+
+/// Half of its streams are taken: there may soon be more.
+fn streams(link: &Link, config: &Config) {
+    let (Some(share), most) = (link.share(), u64::from(config.limits.streams_per_tunnel)) else { return };
+    let (room, taken) = (share.streams(), link.streams() as u64);
+    if 2 * taken >= room && room < most && share.grow_streams((2 * room).min(most)) {
+        link.apply_windows();
+    }
+}
+
+impl Tender {
+    /// Looks once.
+    pub(crate) fn look(&mut self, link: &Link, config: &Config, now: Millis) {
+        match &link.wire {
+            Wire::H3(connection) => {
+                let stats = connection.quic().stats();
+                let told = (stats.frame_rx.data_blocked, stats.frame_tx.max_data);
+                let before = std::mem::replace(&mut self.told, told);
+                let (blocked, gave) = (told.0 > before.0, told.1 > before.1);
+                self.held_up = blocked || (self.held_up && !gave);
+                self.sending(link, config, stats.path.cwnd);
+                streams(link, config);
+                if self.held_up {
+                    self.receiving(link, config, (now, gave));
+                }
+            }
+            // HTTP/2 does not say that a window holds it up: the readers are looked at instead.
+            Wire::H2(_) if now.saturating_sub(self.looked) >= STALLED => {
+                self.looked = now;
+                let stalled = self.stalled(link, now).len() as u64;
+                let wanted = u64::from(config.connection_window) + stalled * u64::from(config.stream_window);
+                if link.share().is_some_and(|share| share.grow_receive(wanted)) {
+                    link.apply_windows();
+                }
+            }
+            Wire::H2(_) => {}
+        }
+    }
+
+    /// What is in flight must fit, twice.
+    fn sending(&self, link: &Link, config: &Config, flight: u64) {
+        let Some(share) = link.share() else { return };
+        let wanted = (2 * flight).min(u64::from(config.connection_window));
+        if wanted > share.send() && share.grow_send(wanted.max(share.send() + share.send() / 2)) {
+            link.apply_windows();
+        }
+    }
+
+    /// The other side is held up by our window, or was until we gave it more just now.
+    fn receiving(&mut self, link: &Link, config: &Config, (now, gave): (Millis, bool)) {
+        let Some(share) = link.share() else { return };
+        let (most, window) = (u64::from(config.connection_window), share.receive());
+        if window < most && share.grow_receive((2 * window).min(most)) {
+            return link.apply_windows();
+        }
+        let stalled = self.stalled(link, now);
+        if stalled.is_empty() {
+            return;
+        }
+        // What they hold is not room for the others.
+        let wanted = most + stalled.len() as u64 * u64::from(config.stream_window);
+        if window < wanted && share.grow_receive(wanted.min(window + u64::from(config.stream_window))) {
+            return link.apply_windows();
+        }
+        if gave {
+            return;
+        }
+        let peer = &link.facts.peer.cluster;
+        for (id, _) in stalled.iter().filter(|(_, since)| now - since >= PATIENCE).take(AT_ONCE) {
+            tracing::warn!(code = %LIMIT_REACHED, %peer, next = LIMIT_REACHED.next,
+                "bytes: a reader that stalls ends, for the others of its tunnel");
+            link.roster.evict(*id);
+        }
+    }
+
+    /// The readers that took nothing for a while, the longest first.
+    fn stalled(&mut self, link: &Link, now: Millis) -> Vec<(u64, Millis)> {
+        let before = std::mem::take(&mut self.full);
+        self.full = link
+            .roster
+            .full()
+            .into_iter()
+            .map(|(id, given)| match before.get(&id) {
+                Some((then, since)) if *then == given => (id, (given, *since)),
+                _ => (id, (given, now)),
+            })
+            .collect();
+        let since = self.full.iter().map(|(id, (_, since))| (*id, *since));
+        let mut stalled: Vec<_> = since.filter(|(_, since)| now - since >= STALLED).collect();
+        stalled.sort_by_key(|(_, since)| *since);
+        stalled
+    }
+}
