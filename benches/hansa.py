@@ -11,7 +11,7 @@ BASE = os.environ.get("BENCH_NS", "hb")
 NS = {"a": BASE + "-a", "b": BASE + "-b"}
 LINK = {"a": "10.9.0.1", "b": "10.9.0.2"}
 VIPS = {"a": "127.96.0.0/12", "b": "127.112.0.0/12"}
-PORTS = {"http": ("TCP", 9000), "iperf": ("TCP", 9001), "echo": ("TCP", 9002), "echo-udp": ("UDP", 9002)}
+PORTS = {"http": ("TCP", 9000), "echo": ("TCP", 9001), "echo-udp": ("UDP", 9001)}
 TUNNEL = 7443
 WORKERS = os.environ.get("WORKERS", "2")
 

@@ -9,7 +9,7 @@ any repetition voids a peer's value: nothing is judged by it, and a goal that ne
 import json, statistics as st, sys
 
 ROWS = {
-    "bulk": "iperf3 through both hops, 1 and 16 streams, up and down",
+    "bulk": "one way through both hops, 1 and 16 streams, up and down",
     "conn": "new connections/s, 32 at once, 32 bytes echoed on each",
     "keepalive": "requests on 128 kept connections (wrk)",
     "rate": "requests at a fixed 2,000/s, open loop",
@@ -21,7 +21,7 @@ ROWS = {
     "dns": "10,000 names under dnsperf, one core",
     "micro": "pick, merge, diff/apply, answer",
 }
-COLUMNS = {"hansa": ("hansa",), "quintun": ("quintun", "quintun-bbr"), "envoy h2": ("envoy-hbone-h2",), "envoy h3": ("envoy-connect-h3",), "haproxy": ("haproxy-mtls",), "direct": ("direct",)}
+COLUMNS = {"hansa": ("hansa",), "quintun": ("quintun", "quintun-bbr", "quintun-lazy"), "envoy h2": ("envoy-hbone-h2",), "envoy h3": ("envoy-connect-h3",), "haproxy": ("haproxy-mtls",), "direct": ("direct",)}
 RTT = 40.0
 
 

@@ -58,7 +58,7 @@ def rate(p): yield from B.suite_rate(p, SECS)
 
 def udp(p):
     if p.name not in ("direct", "hansa"): return
-    ip, port = ("10.9.0.2", 9002) if p.direct else (p.hansa.vips["echo-udp"], 9002)
+    ip, port = ("10.9.0.2", 9001) if p.direct else (p.hansa.vips["echo-udp"], 9001)
     for size in (100, 1200):
         c0 = p.cpu(); d = B.load(["flood", f"{ip}:{port}", "--size", str(size), "--secs", str(SECS)])
         d["cpu_us_dgram"] = (p.cpu() - c0) / max(1, d.get("dps", 0) * (SECS + .3)) * 1e6
@@ -117,7 +117,7 @@ def first_bytes(at, n, *more):
 
 def ttfb_row(rec):
     for rep in range(REPS):
-        for name in PEERS:
+        for name in [n if n != "quintun" else "quintun-lazy" for n in PEERS]:
             def body(p):
                 first_bytes(p.at("echo"), 1)
                 rec.put("ttfb", "warm", name, rep, first_bytes(p.at("echo"), 5))

@@ -41,7 +41,6 @@ python3 python3
 dnsperf dnsperf
 haproxy haproxy
 nginx nginx-light
-iperf3 iperf3
 wrk wrk
 unbound unbound
 knotd knot
