@@ -20,6 +20,9 @@ const QUEUE_LINES: usize = 16_384;
 const QUEUE_BYTES: usize = 8 << 20;
 /// Lines are written in one piece up to this size, then flushed.
 const BATCH_BYTES: usize = 64 << 10;
+/// After a write the thread gathers so long before the next one: a busy process wakes it fifty times
+/// a second instead of once a line.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Sends lines to the writing thread. Clones share it; the thread ends with the last clone.
 #[derive(Clone, Debug)]
@@ -125,7 +128,10 @@ impl Pump {
                     self.write_out();
                     let _ = done.try_send(());
                 }
-                Err(RecvTimeoutError::Timeout) => self.write_out(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.write_out();
+                    std::thread::sleep(GATHER);
+                }
                 Err(RecvTimeoutError::Disconnected) => return self.write_out(),
             }
         }
