@@ -51,6 +51,9 @@ pub struct Config {
     /// The health endpoint.
     #[serde(default)]
     pub health: Health,
+    /// Health of the own cluster's endpoints.
+    #[serde(default)]
+    pub endpoint_health: EndpointHealth,
     /// Logs.
     #[serde(default)]
     pub log: Log,
@@ -204,6 +207,14 @@ impl Default for Log {
     fn default() -> Self {
         Self { file: None, level: "info".to_owned(), access: true }
     }
+}
+
+/// Health of the own cluster's endpoints. What a connection finds dead is always left and probed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EndpointHealth {
+    /// How often every ready TCP endpoint is connected to beforehand; never without it.
+    pub interval: Option<HumanDuration>,
 }
 
 /// Going away.

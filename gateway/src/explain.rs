@@ -116,7 +116,7 @@ fn explain(plane: &Plane, about: &About) -> Result<Explain, String> {
             .candidates
             .iter()
             .map(|c| {
-                let path = Path::Service(c.cluster.clone(), name.clone(), port);
+                let path = Path::Service(c.cluster.clone(), name.clone(), protocol, port);
                 let since = view.since(&c.cluster, &path);
                 let age = since.map(|since| now.saturating_sub(since) as f64 / 1_000.0);
                 CandidateExplain {

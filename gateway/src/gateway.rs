@@ -205,6 +205,7 @@ fn plane(
     metrics: Metrics,
 ) -> Plane {
     let tracks = Tracks::default();
+    crate::reach::saved::load(&tracks, &config.state_dir);
     Plane {
         id: config.id.clone(),
         locality: config.locality.clone(),

@@ -10,7 +10,7 @@ use hansa_core::catalog::{LocalService, Protocol};
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::Target;
 use hansa_core::policy;
-use hansa_core::spiffe::SpiffeId;
+use hansa_core::spiffe::{SpiffeId, TrustDomain};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -44,7 +44,7 @@ async fn serve(plane: Arc<Plane>, request: Request) {
     let client = format!("{}/{}", peer.cluster, peer.gateway);
     let mut record = Record::new("inbound", shown(&request.authority), client);
     record.peer = peer.cluster.to_string();
-    record.detail = caller(&request);
+    record.detail = caller(&request.headers, &peer.trust_domain);
     let outcome = match request.protocol.as_deref() {
         _ if request.authority == CONTROLLER => Box::pin(controller(&plane, request, &mut record)).await,
         None => tcp(&plane, request, &mut record).await,
@@ -58,12 +58,12 @@ async fn serve(plane: Arc<Plane>, request: Request) {
 }
 
 /// The workload a peer's gateway speaks for: only ever one of its own trust domain.
-fn caller(request: &Request) -> String {
-    let Some(Ok(text)) = request.headers.get(CALLER).map(HeaderValue::to_str) else {
+fn caller(headers: &HeaderMap, domain: &TrustDomain) -> String {
+    let Some(Ok(text)) = headers.get(CALLER).map(HeaderValue::to_str) else {
         return String::new();
     };
     match text.parse::<SpiffeId>() {
-        Ok(id) if *id.trust_domain() == request.peer.trust_domain => format!("caller {id}"),
+        Ok(id) if *id.trust_domain() == *domain => format!("caller {id}"),
         _ => "a caller of another trust domain was claimed and ignored".to_owned(),
     }
 }
@@ -255,6 +255,22 @@ mod tests {
 
     fn size<A, B, F>(_: fn(A, B) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn a_spoofed_caller_is_not_believed() {
+        let domain: TrustDomain = "b.test".parse().unwrap();
+        let said = |text: &str| {
+            let value = HeaderValue::from_str(text).unwrap();
+            caller(&HeaderMap::from_iter([(HeaderName::from_static(CALLER), value)]), &domain)
+        };
+        assert_eq!(said("spiffe://b.test/ns/x/sa/y"), "caller spiffe://b.test/ns/x/sa/y");
+        for spoofed in
+            ["spiffe://a.test/ns/x/sa/y", "spiffe://a.test/hansa/controller", "root", "spiffe://b.test"]
+        {
+            assert!(said(spoofed).ends_with("was claimed and ignored"), "{spoofed}");
+        }
+        assert_eq!(caller(&HeaderMap::new(), &domain), "");
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl Client<'_> {
             match Box::pin(self.answer(up.as_mut(), recv)).await {
                 Answer::Accepted { up_ended } => {
                     self.release.release();
-                    self.plane.tracks.record(&self.what.path(cluster), Event::Succeeded);
+                    self.plane.tracks.record(&self.what.path(cluster, Protocol::Tcp), Event::Succeeded);
                     let open = self.flow();
                     open.inc();
                     let mut sink = TcpSink::new(self.stream.clone());
@@ -317,7 +317,7 @@ impl Client<'_> {
 
     /// The replay rule: what may be tried again, and what counts against the candidate.
     fn refused(&mut self, cluster: &ClusterId, answer: Answer) -> Attempt {
-        let path = self.what.path(cluster);
+        let path = self.what.path(cluster, Protocol::Tcp);
         let tracks = &self.plane.tracks;
         match answer {
             Answer::Accepted { .. } => Attempt::Ended(Outcome::Done),

@@ -79,8 +79,8 @@ impl What {
     }
 
     /// The path whose failures are remembered.
-    pub(crate) fn path(&self, cluster: &ClusterId) -> Path {
-        Path::Service(cluster.clone(), self.service.clone(), self.port)
+    pub(crate) fn path(&self, cluster: &ClusterId, protocol: Protocol) -> Path {
+        Path::Service(cluster.clone(), self.service.clone(), protocol, self.port)
     }
 }
 
@@ -110,7 +110,7 @@ impl Plane {
         let here = self.locality.as_ref().unwrap_or(&table.locality);
         route::spread(row, port, here, |cluster| {
             if *cluster != table.cluster {
-                let path = Path::Service(cluster.clone(), row.service.clone(), port.1);
+                let path = Path::Service(cluster.clone(), row.service.clone(), port.0, port.1);
                 return self.tracks.standing(&view, cluster, &path);
             }
             match &row.local {

@@ -16,9 +16,10 @@ use hansa_core::mesh::{Failback, RouteTable};
 use hansa_core::name::{ClusterId, ServiceName};
 use hansa_core::reach::{self, Event, Reach, Track};
 use hansa_core::route::{self, Reason, Standing};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) mod prober;
+pub(crate) mod saved;
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now() -> Millis {
@@ -26,12 +27,13 @@ pub(crate) fn now() -> Millis {
 }
 
 /// A path that has a memory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Path {
     /// The tunnels to a peer.
     Peer(ClusterId),
     /// One service port behind a peer.
-    Service(ClusterId, ServiceName, u16),
+    Service(ClusterId, ServiceName, Protocol, u16),
     /// One endpoint of our own.
     Endpoint(SocketAddr),
 }
@@ -40,7 +42,10 @@ impl Path {
     fn text(&self) -> String {
         match self {
             Path::Peer(cluster) => format!("peer {cluster}"),
-            Path::Service(cluster, service, port) => format!("{service}:{port} in {cluster}"),
+            Path::Service(cluster, service, Protocol::Tcp, port) => format!("{service}:{port} in {cluster}"),
+            Path::Service(cluster, service, protocol, port) => {
+                format!("{service}:{port}/{protocol} in {cluster}")
+            }
             Path::Endpoint(address) => format!("endpoint {address}"),
         }
     }
@@ -147,15 +152,19 @@ impl Tracks {
     /// Takes the table's settings and forgets what is in no table any more.
     pub(crate) fn adopt(&self, table: &RouteTable) {
         *self.inner.failback.lock().unwrap_or_else(PoisonError::into_inner) = table.failback;
+        if table.peers.is_empty() && table.services.is_empty() {
+            // Nothing is known yet: what was remembered over a restart waits for the table.
+            return;
+        }
         let endpoints: std::collections::HashSet<_> =
             table.services.values().filter_map(|s| s.local.as_ref()).flat_map(sockets).collect();
         self.change(|state, _| {
             state.peers.retain(|peer, _| table.peers.contains_key(peer));
             state.paths.retain(|path, _| match path {
                 Path::Peer(peer) => table.peers.contains_key(peer),
-                Path::Service(cluster, service, port) => {
+                Path::Service(cluster, service, protocol, port) => {
                     let row = table.services.get(service).and_then(|s| s.clusters.get(cluster));
-                    row.is_some_and(|c| c.ports.contains(&(Protocol::Tcp, *port)))
+                    row.is_some_and(|c| c.ports.contains(&(*protocol, *port)))
                 }
                 Path::Endpoint(address) => endpoints.contains(address),
             });

@@ -5,7 +5,7 @@
 //! addresses at once. It never touches a route that it did not make.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::config::{Manage, Vip};
 use crate::plane::Plane;
 
 mod announce;
+mod neighbour;
 mod route;
 
 /// When an announcement is repeated, after its beginning: neighbours ignore a change that comes
@@ -67,7 +68,7 @@ impl Addresses {
         }
         self.up.remove(owner);
         let announcing = CancellationToken::new();
-        let outside: Vec<IpNet> = blocks.iter().filter(|b| !b.addr().is_loopback()).copied().collect();
+        let outside = outside(blocks);
         let mut up = Up { blocks: blocks.to_vec(), problem: None, _device: None, announcing };
         if !outside.is_empty() && self.manage == Manage::Auto {
             match route::Device::new(&outside) {
@@ -86,6 +87,16 @@ impl Addresses {
         self.up.insert(owner.clone(), up);
     }
 
+    /// Announces the blocks of `owner` once more, if they are up: somebody else had them meanwhile, who took a
+    /// slow gateway for a dead one.
+    pub(crate) fn again(&mut self, plane: &Arc<Plane>, owner: &NodeId, vips: impl FnOnce() -> Vec<IpAddr>) {
+        let Some(up) = self.up.get_mut(owner).filter(|up| up._device.is_some()) else { return };
+        up.announcing.cancel();
+        up.announcing = CancellationToken::new();
+        let (stop, blocks) = (up.announcing.clone(), outside(&up.blocks));
+        self.announce(plane, &blocks, vips(), stop);
+    }
+
     /// Takes the blocks of `owner` down.
     pub(crate) fn down(&mut self, owner: &NodeId) {
         self.up.remove(owner);
@@ -99,39 +110,122 @@ impl Addresses {
     fn announce(&self, plane: &Arc<Plane>, blocks: &[IpNet], vips: Vec<IpAddr>, stop: CancellationToken) {
         // The anchor comes first: clients that route a block by it need no other announcement.
         let anchors = blocks.iter().map(anchor);
-        let vips: Vec<Ipv4Addr> = anchors
-            .chain(vips)
-            .filter(|vip| blocks.iter().any(|block| block.contains(vip)))
-            .filter_map(|vip| if let IpAddr::V4(vip) = vip { Some(vip) } else { None })
-            .collect();
+        let inside = |vip: &IpAddr| blocks.iter().any(|block| block.contains(vip));
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for vip in anchors.chain(vips).filter(inside) {
+            match vip {
+                IpAddr::V4(vip) => v4.push(vip),
+                IpAddr::V6(vip) => v6.push(vip),
+            }
+        }
         let near = self.relay.map(|relay| relay.ip()).into_iter().collect::<Vec<_>>();
-        let announcer = match announce::Announcer::new(self.device.as_deref(), &near) {
-            Ok(announcer) => announcer,
+        let device = match announce::device(self.device.as_deref(), &near) {
+            Ok(device) => device,
             Err(error) => {
                 tracing::warn!(%error, "addresses cannot be announced; neighbours learn them by asking");
                 return;
             }
         };
-        plane.tasks.spawn_until_shutdown("announce", async move {
-            let begun = tokio::time::Instant::now();
-            for after in REPEATS {
-                let due = tokio::time::sleep_until(begun + Duration::from_millis(after));
-                if stop.run_until_cancelled(due).await.is_none() {
-                    return;
+        if !v4.is_empty() {
+            announce_v4(plane, &device, v4, stop.clone());
+        }
+        if !v6.is_empty() {
+            speak_v6(plane, &device, (blocks, v6), stop);
+        }
+    }
+}
+
+/// The blocks that neighbours must be told of.
+fn outside(blocks: &[IpNet]) -> Vec<IpNet> {
+    blocks.iter().filter(|block| !block.addr().is_loopback()).copied().collect()
+}
+
+/// Tells neighbours by gratuitous ARP; the kernel answers those who ask.
+fn announce_v4(plane: &Arc<Plane>, device: &str, vips: Vec<Ipv4Addr>, stop: CancellationToken) {
+    let announcer = match announce::Announcer::new(device) {
+        Ok(announcer) => announcer,
+        Err(error) => {
+            tracing::warn!(%error, "addresses cannot be announced; neighbours learn them by asking");
+            return;
+        }
+    };
+    plane.tasks.spawn_until_shutdown("announce", async move {
+        let begun = tokio::time::Instant::now();
+        for after in REPEATS {
+            let due = tokio::time::sleep_until(begun + Duration::from_millis(after));
+            if stop.run_until_cancelled(due).await.is_none() {
+                return;
+            }
+            for chunk in vips.chunks(64) {
+                if let Err(error) = announcer.send(chunk) {
+                    tracing::debug!(%error, "announcement");
                 }
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+}
+
+/// Tells neighbours by unsolicited advertisements, and answers those who ask.
+fn speak_v6(
+    plane: &Arc<Plane>,
+    device: &str,
+    (blocks, vips): (&[IpNet], Vec<Ipv6Addr>),
+    stop: CancellationToken,
+) {
+    let neighbour = match neighbour::Neighbour::new(device, blocks, &vips) {
+        Ok(neighbour) => neighbour,
+        Err(error) => {
+            let code = codes::VIP_UNBINDABLE;
+            tracing::error!(%code, %error, next = code.next, "neighbours cannot find the IPv6 addresses");
+            return;
+        }
+    };
+    plane.tasks.spawn_until_shutdown("neighbour", async move {
+        let begun = tokio::time::Instant::now();
+        let tell = async {
+            for after in REPEATS {
+                tokio::time::sleep_until(begun + Duration::from_millis(after)).await;
                 for chunk in vips.chunks(64) {
-                    if let Err(error) = announcer.send(chunk) {
+                    if let Err(error) = neighbour.announce(chunk) {
                         tracing::debug!(%error, "announcement");
                     }
                     tokio::task::yield_now().await;
                 }
             }
-        });
-    }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tell => {}
+            ended = neighbour.answer() => tracing::warn!(?ended, "neighbour discovery ended"),
+        }
+    });
 }
 
 /// The first host address of a block. Clients may route the block by it (`ip route add BLOCK via ANCHOR
 /// dev DEV onlink`): then one neighbour entry stands for all its addresses.
 fn anchor(block: &IpNet) -> IpAddr {
-    block.hosts().next().unwrap_or_else(|| block.addr())
+    match block {
+        IpNet::V4(block) => block.hosts().next().unwrap_or_else(|| block.addr()).into(),
+        // The address before it means any router of the subnet (RFC 4291 2.6.1).
+        IpNet::V6(block) => block.hosts().nth(1).unwrap_or_else(|| block.addr()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_anchor_is_the_first_address_of_a_host() {
+        for (block, first) in [
+            ("10.97.16.0/20", "10.97.16.1"),
+            ("10.97.0.7/32", "10.97.0.7"),
+            ("fd00:97::/64", "fd00:97::1"),
+            ("fd00:97::7/128", "fd00:97::7"),
+        ] {
+            assert_eq!(anchor(&block.parse().unwrap()).to_string(), first);
+        }
+    }
 }

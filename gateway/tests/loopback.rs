@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "loopback/world.rs"]
+#[expect(dead_code, reason = "shared with the tests of faults, which use the rest")]
 mod world;
 
 use std::io::ErrorKind;

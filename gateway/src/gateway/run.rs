@@ -55,6 +55,11 @@ impl Gateway {
         tasks.spawn_until_shutdown("joins", inbound::joins(plane.clone(), joins));
         let probing = reach::prober::run(plane.clone(), plane.tunnels.reach(), end.clone());
         tasks.spawn_until_shutdown("prober", probing);
+        tasks.spawn("paths", reach::saved::keep(plane.tracks.clone(), config.state_dir.clone(), end.clone()));
+        if let Some(every) = config.endpoint_health.interval {
+            let looking = reach::prober::look_after_endpoints(plane.clone(), every.get());
+            tasks.spawn_until_shutdown("endpoint health", looking);
+        }
         let parts = sibling::Parts { tls: tls.clone(), config: config.clone(), relay };
         let standing = sibling::begin(&plane, parts);
         tasks.spawn("listeners", listeners.run(tables, standing.owners.clone(), stop.clone()));

@@ -40,3 +40,29 @@ fn only_addresses_of_those_we_stand_for_are_wanted() {
     assert_eq!(places(&[&me, &other]).len(), 4);
     assert!(places(&[]).is_empty());
 }
+
+#[test]
+fn tcp_and_udp_of_one_number_are_two_places() {
+    let me: NodeId = "g-1".parse().unwrap();
+    let port = |protocol| Port { name: None, protocol, app_protocol: None, port: 53 };
+    let row = ServiceRoute {
+        service: "ns/dns".parse().unwrap(),
+        kind: ServiceType::ClusterSetIP,
+        ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
+        affinity: Affinity::None,
+        vips: BTreeMap::from([(me.clone(), vec![IpAddr::from([127, 97, 1, 1])])]),
+        clusters: BTreeMap::new(),
+        hosts: Vec::new(),
+        local: None,
+    };
+    let mut table = crate::table::empty(&"a".parse().unwrap(), &"a.test".parse().unwrap());
+    table.services.insert(row.service.clone(), Arc::new(row));
+    let places: Vec<Place> = wanted(&table, &[me].into()).into_keys().collect();
+    assert_eq!(places.iter().map(|place| place.1).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Udp]);
+    // Both can be had at once, and each only once.
+    let free = socket(SocketAddr::from(([127, 0, 0, 1], 0)), Type::DGRAM).unwrap();
+    let address = free.local_addr().unwrap().as_socket().unwrap();
+    let _tcp = socket(address, Type::STREAM).unwrap();
+    assert_eq!(socket(address, Type::STREAM).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(socket(address, Type::DGRAM).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+}

@@ -3,10 +3,13 @@
 //! Run once by the wiring. Only what is down is probed; the only path left every 300 ms, the rest
 //! with backoff to 5 s. A probe never carries a byte.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use hansa_core::backoff::Backoff;
 use hansa_core::catalog::Protocol;
 use hansa_core::mesh::RouteTable;
@@ -99,14 +102,15 @@ fn begin(plane: &Arc<Plane>, room: &Arc<Semaphore>) {
 
 /// True if no other cluster can stand in for this path.
 fn is_only(plane: &Plane, table: &RouteTable, view: &Snapshot, path: &Path) -> bool {
-    let Path::Service(cluster, service, port) = path else { return true };
+    let Path::Service(cluster, service, protocol, port) = path else { return true };
+    let port = (*protocol, *port);
     let Some(row) = table.services.get(service) else { return false };
     !row.clusters.iter().any(|(other, candidate)| {
-        let serves = other != cluster && candidate.ports.contains(&(Protocol::Tcp, *port));
+        let serves = other != cluster && candidate.ports.contains(&port);
         let stands = || match (other == &table.cluster, &row.local) {
-            (true, Some(local)) => plane.tracks.local_standing(view, local, (Protocol::Tcp, *port)),
+            (true, Some(local)) => plane.tracks.local_standing(view, local, port),
             _ => {
-                let path = Path::Service(other.clone(), service.clone(), *port);
+                let path = Path::Service(other.clone(), service.clone(), port.0, port.1);
                 plane.tracks.standing(view, other, &path)
             }
         };
@@ -117,14 +121,44 @@ fn is_only(plane: &Plane, table: &RouteTable, view: &Snapshot, path: &Path) -> b
 async fn probe(plane: &Plane, path: &Path) -> bool {
     match path {
         Path::Peer(_) => false,
-        Path::Endpoint(address) => {
-            let connect = tokio::net::TcpStream::connect(address);
-            matches!(tokio::time::timeout(plane.limits.dial_timeout.get(), connect).await, Ok(Ok(_)))
-        }
-        Path::Service(cluster, service, port) => {
+        Path::Endpoint(address) => connects(plane, *address).await,
+        Path::Service(cluster, service, protocol, port) => {
             let what = What { service: service.clone(), host: None, port: *port };
-            ask(plane, cluster, &what, (Protocol::Tcp, None)).await.is_ok()
+            ask(plane, cluster, &what, (*protocol, None)).await.is_ok()
         }
+    }
+}
+
+async fn connects(plane: &Plane, address: SocketAddr) -> bool {
+    let connect = tokio::net::TcpStream::connect(address);
+    matches!(tokio::time::timeout(plane.limits.dial_timeout.get(), connect).await, Ok(Ok(_)))
+}
+
+/// Connects to every ready TCP endpoint of the own cluster again and again, where that is asked
+/// for: one that fails gets no traffic before a connection had to find out.
+pub(crate) async fn look_after_endpoints(plane: Arc<Plane>, every: Duration) {
+    let mut tick = tokio::time::interval(every.max(TICK));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (table, view) = (plane.table(), plane.tracks.snapshot());
+        let local = table.services.values().filter_map(|row| row.local.as_ref());
+        let ready = local.flat_map(|local| &local.endpoints).filter(|endpoint| endpoint.ready);
+        let tcp = ready.flat_map(|endpoint| {
+            let ports = endpoint.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+            ports.map(|port| SocketAddr::new(endpoint.address, port.target))
+        });
+        // What is down is probed anyway.
+        let up = |address: &SocketAddr| !matches!(view.track(&Path::Endpoint(*address)), Track::Down { .. });
+        let addresses: BTreeSet<SocketAddr> = tcp.filter(up).collect();
+        let looks = futures::stream::iter(addresses).map(|address| {
+            let plane = &plane;
+            async move {
+                let event = if connects(plane, address).await { Event::Succeeded } else { Event::Failed };
+                plane.tracks.record(&Path::Endpoint(address), event);
+            }
+        });
+        looks.buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 }
 

@@ -21,7 +21,7 @@ fn only_what_failed_is_remembered() {
 fn a_new_peer_needs_no_probe_and_a_lost_one_does() {
     let tracks = Tracks::default();
     let peer: ClusterId = "b".parse().unwrap();
-    let service = Path::Service(peer.clone(), "ns/web".parse().unwrap(), 80);
+    let service = Path::Service(peer.clone(), "ns/web".parse().unwrap(), Protocol::Tcp, 80);
     let stands = || tracks.standing(&tracks.snapshot(), &peer, &service).reason;
     assert_eq!(stands(), Reason::Unreachable);
     tracks.reached(&peer, Reach::Unreachable);

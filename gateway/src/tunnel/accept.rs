@@ -76,6 +76,7 @@ pub(crate) async fn quic(hub: Arc<Hub>, endpoint: quinn::Endpoint) {
         if gate.busy() && incoming.may_retry() {
             // Fails only where no retry is possible, which was asked just now.
             let _ = incoming.retry();
+            hub.metrics.handshake("server", Lane::Quic, "retry");
             continue;
         }
         let Some(permit) = gate.enter(incoming.remote_address().ip()) else {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hansa_core::catalog::Protocol;
 use hansa_core::name::ClusterId;
+use hansa_core::reach::Event;
 use http::{HeaderMap, HeaderValue};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -237,24 +238,31 @@ async fn remote(
     })?;
     record.gateway = stream.gateway.to_string();
     record.transport = stream.transport.as_str();
+    let path = what.path(cluster, Protocol::Udp);
     // The datagrams wait in their queue: lost ones would be lost without a count.
     let answer = tokio::time::timeout(plane.limits.answer_timeout.get(), stream.recv.response()).await;
     match answer {
-        Ok(Ok(response)) if response.status.is_success() => {}
+        Ok(Ok(response)) if response.status.is_success() => plane.tracks.record(&path, Event::Succeeded),
         Ok(Ok(response)) => {
             let why: String = response.proxy_status().unwrap_or_default().chars().take(300).collect();
             record.detail = format!("{} {why}", response.status.as_u16());
             return Err(match response.status.as_u16() {
                 403 => Outcome::Denied,
                 404 => Outcome::NoSuchService,
-                _ => Outcome::NoEndpoint,
+                _ => {
+                    plane.tracks.record(&path, Event::Failed);
+                    Outcome::NoEndpoint
+                }
             });
         }
         Ok(Err(error)) => {
             record.detail = error.to_string();
             return Err(Outcome::PathLost);
         }
-        Err(_) => return Err(Outcome::Timeout),
+        Err(_) => {
+            plane.tracks.record(&path, Event::Failed);
+            return Err(Outcome::Timeout);
+        }
     }
     let moved = record.moved.clone();
     let carrier = Carrier {

@@ -21,18 +21,9 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// On the named device, or on the one that holds any of these addresses.
-    pub(super) fn new(device: Option<&str>, near: &[IpAddr]) -> io::Result<Self> {
-        let name = match device {
-            Some(name) => name.to_owned(),
-            None => device_of(near)?.ok_or_else(|| io::Error::other("no device holds the relay address"))?,
-        };
-        let found = getifaddrs()?.find_map(|entry| {
-            let link = *entry.address.as_ref()?.as_link_addr()?;
-            (entry.interface_name == name).then_some(link)
-        });
-        let device = found.ok_or_else(|| io::Error::other(format!("no device {name}")))?;
-        let mac = device.addr().ok_or_else(|| io::Error::other(format!("{name} has no hardware address")))?;
+    /// On the named device.
+    pub(super) fn new(name: &str) -> io::Result<Self> {
+        let (device, mac) = link_of(name)?;
         // Protocol 0: nothing is received.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
         Ok(Self { socket, device, mac })
@@ -45,6 +36,25 @@ impl Announcer {
             sendto(self.socket.as_raw_fd(), &frame, &self.device, MsgFlags::empty())?;
         }
         Ok(())
+    }
+}
+
+/// A device's link-layer address.
+pub(super) fn link_of(name: &str) -> io::Result<(LinkAddr, [u8; 6])> {
+    let found = getifaddrs()?.find_map(|entry| {
+        let link = *entry.address.as_ref()?.as_link_addr()?;
+        (entry.interface_name == name).then_some(link)
+    });
+    let device = found.ok_or_else(|| io::Error::other(format!("no device {name}")))?;
+    let mac = device.addr().ok_or_else(|| io::Error::other(format!("{name} has no hardware address")))?;
+    Ok((device, mac))
+}
+
+/// The named device, or the one that holds any of these addresses.
+pub(super) fn device(name: Option<&str>, near: &[IpAddr]) -> io::Result<String> {
+    match name {
+        Some(name) => Ok(name.to_owned()),
+        None => device_of(near)?.ok_or_else(|| io::Error::other("no device holds the relay address")),
     }
 }
 

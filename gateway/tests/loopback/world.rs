@@ -157,6 +157,12 @@ impl Member {
         }
     }
 
+    /// None of its endpoints is ready any more.
+    pub(crate) fn unready(&mut self, service: &str) {
+        let (local, _) = self.services.get_mut(&service.parse().unwrap()).unwrap();
+        local.endpoints.iter_mut().for_each(|endpoint| endpoint.ready = false);
+    }
+
     /// Takes an export back.
     pub(crate) fn unexport(&mut self, service: &str) {
         self.services.remove(&service.parse().unwrap());
@@ -192,6 +198,16 @@ impl World {
         for node in self.members.iter().flat_map(|m| &m.nodes).filter(|n| n.run.is_some()) {
             tokio::time::timeout(LONG, node.process.ready.wait()).await.unwrap();
         }
+    }
+
+    /// Puts the present table of one member alone in force.
+    pub(crate) async fn publish_to(&self, name: &str) {
+        let member = self.members.iter().find(|m| m.cluster.as_str() == name).unwrap();
+        for node in &member.nodes {
+            node.table.send_replace(Arc::new(self.table(member)));
+        }
+        // A task of its own takes it up.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
     fn table(&self, member: &Member) -> RouteTable {

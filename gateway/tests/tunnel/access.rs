@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hansa_core::mesh::Transport;
 use hansa_core::reach::Reach;
 use hansa_core::spiffe::{Role, SpiffeId};
-use hansa_gateway::tunnel::{Cut, StreamError};
+use hansa_gateway::tunnel::{BindError, Config, Cut, Metrics, StreamError, Tunnels};
 use hansa_identity::deny::DenyEntry;
 use hansa_identity::tls::{self, ALPN_H2, ALPN_JOIN, Pin, pinned_client};
 use hansa_identity::verify::RoleKind;
@@ -139,4 +139,24 @@ async fn a_joining_stream_is_handed_over() {
     theirs.stream.write_all(b"pong").await.unwrap();
     ours.read_exact(&mut four).await.unwrap();
     assert_eq!(&four, b"pong");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_tunnel_port_is_named() {
+    let east = Domain::new("east");
+    let tls = || east.tls(&Role::Gateway("a".parse().unwrap()), &[]);
+    let (_sender, table) = tokio::sync::watch::channel(east.table(Vec::new()));
+    let bind = |address: std::net::SocketAddr| {
+        let config = Config { listen: vec![address], ..Config::default() };
+        Tunnels::bind(config, tls(), table.clone(), Metrics::default()).unwrap_err()
+    };
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for (address, name) in [(udp.local_addr().unwrap(), "udp"), (tcp.local_addr().unwrap(), "tcp")] {
+        let BindError::Listen { address: said, lane, source } = bind(address) else {
+            panic!("not said where")
+        };
+        assert_eq!((said, lane), (address, name));
+        assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
+    }
 }

@@ -66,7 +66,7 @@ impl Domain {
         }
     }
 
-    fn table(&self, peers: Vec<Peer>) -> Arc<RouteTable> {
+    pub(crate) fn table(&self, peers: Vec<Peer>) -> Arc<RouteTable> {
         Arc::new(RouteTable {
             cluster: self.cluster.clone(),
             trust_domain: self.trust_domain.clone(),
