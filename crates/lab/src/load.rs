@@ -7,7 +7,7 @@ mod record;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) args: LoadArgs,
     pub(crate) writer: record::Writer,
     conns: AtomicU64,
+    /// Whether nothing more is begun.
+    pub(crate) over: AtomicBool,
     /// Drawn from by every connection.
     dice: Mutex<StdRng>,
 }
@@ -120,14 +122,15 @@ pub async fn run(args: LoadArgs) -> Result<()> {
     let (writer, written) = record::Writer::open(&args.out).context("load: output file")?;
     let answer_limit = args.answer_limit + args.connect_limit;
     let dice = Mutex::new(StdRng::seed_from_u64(args.seed));
-    let shared = Arc::new(Shared { args, writer, conns: AtomicU64::new(0), dice });
+    let (conns, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let shared = Arc::new(Shared { args, writer, conns, over, dice });
     let slots = kept::Slots::start(&shared, KEPT);
     let in_flight = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
     tokio::select! {
         () = pace(&shared, &slots, &in_flight) => {}
         () = stopped() => {}
     }
-    slots.finish(answer_limit).await;
+    slots.finish(answer_limit, &shared).await;
     let all = u32::try_from(MOST_IN_FLIGHT).unwrap_or(u32::MAX);
     // Whatever is still open after its own limits has been recorded as failed.
     let _ = tokio::time::timeout(answer_limit + lookup::LIMIT, in_flight.acquire_many(all)).await;

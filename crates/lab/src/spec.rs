@@ -417,3 +417,34 @@ fn tag(dir: &Path) -> String {
     }
     format!("{:04x}", (hash >> 16) ^ (hash & 0xffff))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_decides_and_repeats() {
+        let spec = |seed| {
+            let spec = LabSpec::new(Path::new("/tmp/x"), Path::new("hansa"), NetMode::Loopback);
+            LabSpec { seed, ..spec }
+        };
+        let both = ["gateway-1", "gateway-2"];
+        let victims: Vec<_> = (0..64).map(|seed| spec(seed).choose("gateway-kill local", &both)).collect();
+        let again: Vec<_> = (0..64).map(|seed| spec(seed).choose("gateway-kill local", &both)).collect();
+        assert_eq!(victims, again);
+        for gateway in &both {
+            assert!(victims.contains(&Some(gateway)), "{gateway} is never chosen");
+        }
+        assert_ne!(spec(1).seed_for("a"), spec(1).seed_for("b"));
+        assert_ne!(spec(1).seed_for("a"), spec(2).seed_for("a"));
+        assert_eq!(spec(1).choose("nothing", &[] as &[u8]), None);
+    }
+
+    #[test]
+    fn a_sabotage_is_read_by_its_name() {
+        for (name, sabotage) in Sabotage::ALL {
+            assert_eq!(name.parse(), Ok(sabotage));
+        }
+        assert!("none".parse::<Sabotage>().is_err());
+    }
+}

@@ -130,3 +130,27 @@ async fn an_answer_that_is_in_no_log_is_not_good() {
     let records = Records::join(lines(&out).unwrap(), &[log]).unwrap();
     assert_eq!(records.outcomes.iter().filter(|o| o.ok).count(), 0);
 }
+
+/// The distances between the intended starts of a short load with this seed.
+async fn rhythm(dir: &Path, seed: &str) -> Vec<u64> {
+    let out = dir.join(format!("load-{seed}-{}.jsonl", std::process::id()));
+    let words = "load --fixed 127.77.0.3 --name x --port 18080 --rate 100 --duration 1 --seed";
+    let mut args: Vec<&str> = words.split(' ').collect();
+    let path = out.to_string_lossy().into_owned();
+    args.extend([seed, "--out", &path]);
+    start(dir, None, &args).gone(Duration::from_secs(20)).await.expect("the load ends");
+    let outcomes: Vec<Outcome> = lines(&out).expect("outcomes");
+    let mut starts: Vec<u64> = outcomes.iter().map(|o| o.intended_ns).collect();
+    starts.sort_unstable();
+    starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[tokio::test]
+async fn the_seed_of_a_load_decides_when_requests_start() {
+    // Nobody listens: when a request is meant to start does not depend on what becomes of it.
+    let dir = tempfile::tempdir().expect("folder");
+    let first = rhythm(dir.path(), "7").await;
+    assert_eq!(first.len(), 99);
+    assert_eq!(first, rhythm(dir.path(), "7").await);
+    assert_ne!(first, rhythm(dir.path(), "8").await);
+}

@@ -13,8 +13,18 @@ const NAME: &str = "checkout.shop.svc.clusterset.local";
 
 #[tokio::test]
 async fn a_dead_gateways_addresses_answer_from_its_sibling_within_a_second() {
+    two_members("vip", async |lab| dead(lab).await).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_only_slow_has_its_addresses_again() {
+    two_members("slow", async |lab| slow(lab).await).await;
+}
+
+/// Two joined members, and the story that is told in them.
+async fn two_members(name: &str, story: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     crate::needs_root();
-    let dir = std::env::temp_dir().join(format!("hansa-vip-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("hansa-{name}-{}", std::process::id()));
     let spec = LabSpec {
         members: vec![MemberId::AwsEu, MemberId::Rack1],
         progress: true,
@@ -22,7 +32,14 @@ async fn a_dead_gateways_addresses_answer_from_its_sibling_within_a_second() {
     };
     let result = match Lab::up(spec).await {
         Ok(lab) => {
-            let result = story(&lab).await;
+            let joined = async {
+                lab.join().await?;
+                lab.connected(Duration::from_secs(20)).await
+            };
+            let result = match joined.await {
+                Ok(()) => story(&lab).await,
+                Err(e) => Err(e),
+            };
             lab.down().await.expect("the lab goes");
             result
         }
@@ -38,9 +55,37 @@ async fn a_dead_gateways_addresses_answer_from_its_sibling_within_a_second() {
     result.expect("as promised");
 }
 
-async fn story(lab: &Lab) -> anyhow::Result<()> {
-    lab.join().await?;
-    lab.connected(Duration::from_secs(20)).await?;
+/// For two seconds a gateway does nothing, as on a machine that is much too busy. Its sibling takes its
+/// addresses and gives them back; from then on both answer as before.
+async fn slow(lab: &Lab) -> anyhow::Result<()> {
+    let member = lab.member(MemberId::Rack1);
+    let vip = address_of(&member, "gateway-2").await?;
+    let proc = lab.proc(MemberId::Rack1, "gateway-2")?;
+    let log = member.home().join("gateway-1/log.jsonl");
+    proc.pause(true);
+    let taken = async {
+        // Its sibling writes down that it holds both blocks.
+        let both = |line: &str| line.contains("addresses held") && line.matches("gateway-").count() >= 2;
+        let end = Instant::now() + Duration::from_secs(5);
+        while !std::fs::read_to_string(&log)?.lines().any(both) {
+            ensure!(Instant::now() < end, "its sibling did not take its addresses");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        answers(&member, vip, Duration::from_secs(2)).await.context("while it does nothing")
+    };
+    let taken = taken.await;
+    proc.pause(false);
+    taken?;
+    // Long enough for every announcement of the sibling, and for what it gives back.
+    let end = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < end {
+        answers(&member, vip, Duration::from_secs(2)).await.context("after it went on")?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+async fn dead(lab: &Lab) -> anyhow::Result<()> {
     let member = lab.member(MemberId::Rack1);
     let vip = address_of(&member, "gateway-1").await?;
     let logs = ["gateway-1", "gateway-2"].map(|g| member.home().join(g).join("log.jsonl"));

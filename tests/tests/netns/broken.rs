@@ -1,12 +1,13 @@
 //! Each promise of the demo broken on purpose: the step must say so. Several breaks share a run where each
 //! concerns steps of its own; a step that no break of the run concerns must be kept.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use hansa_lab::report::{Report, StepReport};
 
 /// Runs the demo in a folder of its own and takes it down, whatever comes of it.
-fn demo(name: &str, only: &str, sabotage: &str) -> Report {
+fn demo(name: &str, only: &str, sabotage: &str) -> Run {
     crate::needs_root();
     let dir = std::env::temp_dir().join(format!("hansa-{name}-{}", std::process::id()));
     let report = dir.with_extension("json");
@@ -21,25 +22,41 @@ fn demo(name: &str, only: &str, sabotage: &str) -> Report {
     let read: Report = serde_json::from_str(&text).expect("a report as promised");
     assert_eq!(status.success(), read.ok, "the exit code and the report agree");
     assert!(!read.ok && read.partial, "a broken step makes the whole not ok");
-    std::fs::remove_dir_all(&dir).expect("the folder goes");
-    std::fs::remove_file(&report).expect("the report goes");
-    read
+    Run { report: read, files: [dir, report] }
 }
 
-fn step<'a>(report: &'a Report, id: &str) -> &'a StepReport {
-    report.steps.iter().find(|s| s.id == id).unwrap_or_else(|| panic!("no step {id}"))
+/// A run's report; its files stay where a test fails, to be looked at.
+struct Run {
+    report: Report,
+    files: [PathBuf; 2],
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let [dir, report] = &self.files;
+        if std::thread::panicking() {
+            eprintln!("what was seen is in {}", dir.display());
+        } else {
+            std::fs::remove_dir_all(dir).expect("the folder goes");
+            std::fs::remove_file(report).expect("the report goes");
+        }
+    }
+}
+
+fn step<'a>(run: &'a Run, id: &str) -> &'a StepReport {
+    run.report.steps.iter().find(|s| s.id == id).unwrap_or_else(|| panic!("no step {id}"))
 }
 
 #[track_caller]
-fn kept(report: &Report, id: &str) {
-    let step = step(report, id);
+fn kept(run: &Run, id: &str) {
+    let step = step(run, id);
     assert!(step.ok, "{id}: {}", step.seen);
 }
 
 /// The step is not kept, and one thing that was not kept is this.
 #[track_caller]
-fn broken(report: &Report, id: &str, expected: &str) {
-    let step = step(report, id);
+fn broken(run: &Run, id: &str, expected: &str) {
+    let step = step(run, id);
     assert!(!step.ok, "{id} was kept in spite of the break: {}", step.seen);
     let said = step.seen.split("; ").any(|part| part.starts_with("NOT KEPT") && part.contains(expected));
     assert!(said, "{id}: {expected:?} is not what was not kept in {}", step.seen);
@@ -47,38 +64,38 @@ fn broken(report: &Report, id: &str, expected: &str) {
 
 #[test]
 fn without_a_second_gateway_a_killed_one_is_missed() {
-    let report = demo("lone", "gateway-kill", "no-second-gateway");
-    broken(&report, "up", "9 of 12 servers started");
-    kept(&report, "join");
-    broken(&report, "gateway-kill", "local (rack-1/gateway-1): new from 1 s on");
+    let run = demo("lone", "gateway-kill", "no-second-gateway");
+    broken(&run, "up", "9 of 12 servers started");
+    kept(&run, "join");
+    broken(&run, "gateway-kill", "local (rack-1/gateway-1): new from 1 s on");
 }
 
 #[test]
 fn an_altered_invitation_joins_nobody() {
-    let report = demo("altered", "http", "wrong-bundle");
-    kept(&report, "up");
-    broken(&report, "join", "peer");
-    broken(&report, "http", "not judged");
+    let run = demo("altered", "http", "wrong-bundle");
+    kept(&run, "up");
+    broken(&run, "join", "peer");
+    broken(&run, "http", "not judged");
 }
 
 #[test]
 fn a_wrong_target_port_is_seen_by_every_client() {
-    let report = demo("port", "names,http,tcp,udp,headless,explain", "wrong-port");
-    kept(&report, "up");
-    kept(&report, "join");
-    broken(&report, "names", "one export serves in gcp-eu never");
-    broken(&report, "http", "aws-eu: new");
-    broken(&report, "tcp", "rack-1");
-    broken(&report, "udp", "no echo");
-    broken(&report, "headless", "0 of 3 pods by name");
-    broken(&report, "explain", "then nobody answered");
+    let run = demo("port", "names,http,tcp,udp,headless,explain", "wrong-port");
+    kept(&run, "up");
+    kept(&run, "join");
+    broken(&run, "names", "one export serves in gcp-eu never");
+    broken(&run, "http", "aws-eu: new");
+    broken(&run, "tcp", "rack-1");
+    broken(&run, "udp", "no echo");
+    broken(&run, "headless", "0 of 3 pods by name");
+    broken(&run, "explain", "then nobody answered");
 }
 
 #[test]
 fn a_fault_that_is_none_is_judged_by_nobody() {
     let steps =
         "endpoint-kill,gateway-kill,gateway-drain,controller-kill,member-cut,udp-block,udp-return,heal";
-    let report = demo("faultless", steps, "no-fault");
+    let run = demo("faultless", steps, "no-fault");
     for (id, fault) in [
         ("endpoint-kill", "endpoint:aws-eu/checkout-1 was not confirmed"),
         ("gateway-kill", "was not confirmed"),
@@ -89,33 +106,32 @@ fn a_fault_that_is_none_is_judged_by_nobody() {
         ("udp-return", "udp was not confirmed"),
         ("heal", "was not confirmed"),
     ] {
-        broken(&report, id, fault);
+        broken(&run, id, fault);
     }
 }
 
 #[test]
 fn what_is_never_healed_does_not_come_back() {
-    let report = demo("unhealed", "endpoint-kill,udp-return,controller-kill,heal", "no-heal");
-    kept(&report, "endpoint-kill");
-    broken(&report, "udp-return", "on QUIC again never");
-    broken(&report, "controller-kill", "an export made meanwhile serves elsewhere not while watched");
-    broken(&report, "heal", "no traffic again");
+    let run = demo("unhealed", "endpoint-kill,udp-return,controller-kill,heal", "no-heal");
+    kept(&run, "endpoint-kill");
+    broken(&run, "udp-return", "on QUIC again never");
+    broken(&run, "controller-kill", "an export made meanwhile serves elsewhere not while watched");
+    broken(&run, "heal", "no traffic again");
 }
 
 #[test]
 fn without_a_second_copy_nobody_takes_over() {
-    let report = demo("single", "endpoint-kill,member-cut", "no-second-copy");
-    broken(&report, "endpoint-kill", "after the kill of aws-eu");
-    broken(&report, "member-cut", "rack-1 without aws-eu: new from 2 s on");
+    let run = demo("single", "endpoint-kill,member-cut", "no-second-copy");
+    broken(&run, "endpoint-kill", "after the kill of aws-eu");
+    broken(&run, "member-cut", "rack-1 without aws-eu: new from 2 s on");
 }
 
 #[test]
 fn haste_and_a_blocked_fallback_are_seen() {
     let steps = "endpoint-kill,gateway-drain,udp-block,heal";
-    let report = demo("hasty", steps, "short-drain,no-fallback,no-hold-down");
-    kept(&report, "endpoint-kill");
-    broken(&report, "gateway-drain", "kept");
-    broken(&report, "gateway-drain", "long connections went through it");
-    broken(&report, "udp-block", "UDP blocked: new from 1 s on");
-    broken(&report, "heal", "within the hold-down of 2 s");
+    let run = demo("hasty", steps, "short-drain,no-fallback,no-hold-down");
+    kept(&run, "endpoint-kill");
+    broken(&run, "gateway-drain", "long connections went through it");
+    broken(&run, "udp-block", "UDP blocked: new from 1 s on");
+    broken(&run, "heal", "within the hold-down of 2 s");
 }

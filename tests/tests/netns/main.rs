@@ -4,6 +4,8 @@
 
 mod addresses;
 mod broken;
+mod check;
+mod neighbours;
 mod network;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 //! A connection ends after its time or at its first failure; the next request opens another.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -13,6 +14,8 @@ use crate::clock;
 
 /// Requests that may wait for one connection; more are failures called `overload`.
 const QUEUE: usize = 256;
+/// How long requests may still wait for their connection after the load has ended.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// All kept connections.
 pub(crate) struct Slots {
@@ -46,11 +49,16 @@ impl Slots {
         }
     }
 
-    /// Lets every slot finish what it has, within the limit.
-    pub(crate) async fn finish(self, limit: Duration) {
+    /// Lets every slot finish what it has, within the limit. What waits behind a request that hangs is given
+    /// up after a while, and recorded as that.
+    pub(crate) async fn finish(self, limit: Duration, shared: &Shared) {
         drop(self.queues);
-        // A slot over the limit has its request on a dead connection; its end is recorded by then.
-        let _ = tokio::time::timeout(limit, futures::future::join_all(self.tasks)).await;
+        let mut all = std::pin::pin!(futures::future::join_all(self.tasks));
+        if tokio::time::timeout(PATIENCE, &mut all).await.is_err() {
+            shared.over.store(true, Ordering::Relaxed);
+            // A slot over the limit has its request on a dead connection; its end is recorded by then.
+            let _ = tokio::time::timeout(limit, all).await;
+        }
     }
 }
 
@@ -58,6 +66,10 @@ async fn serve(shared: Arc<Shared>, mut jobs: Receiver<Job>, first_life: Duratio
     let mut life = first_life;
     let mut current: Option<Conn> = None;
     while let Some(job) = jobs.recv().await {
+        if shared.over.load(Ordering::Relaxed) {
+            shared.writer.put(Outcome::failed(&job, ConnKind::Kept, 0, "never begun"));
+            continue;
+        }
         if current.as_ref().is_some_and(|conn| conn.opened.elapsed() >= life) {
             current = None;
             life = shared.args.keep;

@@ -155,7 +155,10 @@ async fn leaving(dns: SocketAddr, port: u16, name: &str) -> Stands {
     }
 }
 
-/// Whether a connection is taken; being slow is not being deaf.
+/// Whether a connection is taken; being slow is not being deaf, and who resets it was there to take it.
 async fn listens(to: SocketAddr) -> bool {
-    !matches!(tokio::time::timeout(DIAL, tokio::net::TcpStream::connect(to)).await, Ok(Err(_)))
+    match tokio::time::timeout(DIAL, tokio::net::TcpStream::connect(to)).await {
+        Ok(Err(e)) => e.kind() == std::io::ErrorKind::ConnectionReset,
+        Ok(Ok(_)) | Err(_) => true,
+    }
 }
