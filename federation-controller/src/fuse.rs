@@ -34,9 +34,11 @@ use crate::store::Store;
 use crate::vips::Vips;
 
 mod made;
+mod told;
 mod view;
 
 use made::{Inputs, Made};
+use told::Told;
 pub use view::View;
 
 /// A burst of changes is taken together for so long, or for as long as the last run took.
@@ -104,6 +106,7 @@ pub struct Fuse {
     declared: Option<Arc<Own>>,
     published: Option<(Arc<Own>, Arc<Catalog>, BTreeSet<ClusterId>)>,
     bundle: (u64, u64, BTreeMap<ClusterId, u64>),
+    told: Told,
     problems: Vec<Error>,
     view: watch::Sender<Option<Arc<View>>>,
 }
@@ -147,6 +150,7 @@ impl Fuse {
             declared: None,
             published: None,
             bundle: (0, 0, BTreeMap::new()),
+            told: Told::default(),
             problems: Vec::new(),
             view,
         };
@@ -242,7 +246,7 @@ impl Fuse {
         };
         self.view.send_replace(Some(Arc::new(view)));
         let withdrawals = self.withdrawn.values().flatten().map(|w| w.deadline);
-        withdrawals.chain(waits).min()
+        withdrawals.chain(waits).chain(self.told.look(&peers, Instant::now())).min()
     }
 
     async fn declare(&mut self, own: &Arc<Own>, now: Millis) {
@@ -466,13 +470,18 @@ impl Fuse {
             return;
         }
         let rows = convert::catalog::rows(catalog);
+        let mut versions = BTreeMap::new();
         for id in peers.keys() {
             let publisher = self.parts.feeds.catalog(id);
             publisher.replace(project::visible(&rows, own, id));
+            versions.insert(id.clone(), publisher.position().version);
             self.bundle.2.entry(id.clone()).or_insert_with(|| publisher.position().version);
         }
         self.parts.feeds.retain_catalogs(|id| peers.contains_key(id));
         self.bundle.2.retain(|id, _| peers.contains_key(id));
+        if let Some((_, old, _)) = &self.published {
+            self.told.published(old, catalog, versions);
+        }
         self.published = Some(new);
     }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use hansa_api::view;
 use hansa_api::view::Error;
 use hansa_core::catalog::GatewayInfo;
@@ -22,8 +24,9 @@ use hansa_proto::wire::join::v1::{self as pb, join_client::JoinClient, join_serv
 use hansa_proto::wire::trust::v1::SecretProof;
 use hansa_proto::{context, convert, transport};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
@@ -37,6 +40,8 @@ use crate::serve::{caller, refusal};
 
 /// For one address of a token: relay, handshake and the answer.
 const ATTEMPT: Duration = Duration::from_secs(8);
+/// Between the beginnings of two attempts (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
 /// Longest life of an invitation that can be asked for.
 const MOST_LIFE: Duration = Duration::from_secs(86_400);
 
@@ -69,6 +74,12 @@ pub fn life(ttl_seconds: Option<u64>) -> Duration {
 pub fn expires(unix: u64) -> String {
     let at = i64::try_from(unix).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     at.map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// A connection to the inviting controller, with what the proof is bound to.
+struct Reached {
+    channel: Channel,
+    binding: [u8; 32],
 }
 
 struct Known {
@@ -144,32 +155,59 @@ impl Joiner {
     pub async fn join(&self, text: &str) -> Result<view::Joined, Error> {
         let token = InviteToken::parse(text, SystemTime::now());
         let token = token.map_err(|e| Error::new(e.code(), "token", e.to_string()))?;
-        let object = format!("peer {}", token.cluster);
         if self.roster.admissible(&token.cluster, &token.trust_domain)? {
+            let object = format!("peer {}", token.cluster);
             return Err(Error::new(control::JOIN_KNOWN, object, "this peer is known already"));
         }
         let pinned = token.bundle();
         let pinned = pinned.map_err(|e| Error::new(trust::TOKEN_INVALID, "token", e.to_string()))?;
         // A gateway that only dials out has no address.
         self.gateway(|_| true).await;
+        let introduction = self.race(&token, &pinned).await?;
+        self.joined(&token, pinned, introduction).await
+    }
+
+    /// Reaches for the addresses one after another, 250 ms apart, without waiting for the slow ones (as
+    /// RFC 8305 does), and asks over the first connection that stands: the secret is shown once.
+    async fn race(&self, token: &InviteToken, pinned: &Bundle) -> Result<pb::Introduction, Error> {
+        let mut left = token.gateways.iter();
+        let mut running = FuturesUnordered::new();
         let mut causes = Vec::new();
-        for address in &token.gateways {
-            match timeout(ATTEMPT, self.ask(&token, address, &pinned)).await {
-                Ok(Ok(introduction)) => return self.joined(&token, pinned, introduction).await,
-                Ok(Err(Failed::Final(error))) => return Err(error),
-                Ok(Err(Failed::Here(cause))) => causes.push(format!("{address}: {cause}")),
-                Err(_) => causes.push(format!("{address}: no answer in time")),
+        let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        loop {
+            let more = left.len() > 0;
+            let (address, reached) = tokio::select! {
+                Some(ended) = running.next(), if !running.is_empty() => ended,
+                () = &mut due, if more => {
+                    running.extend(left.next().map(|address| async move {
+                        (address, timeout(ATTEMPT, self.reach(token, address, pinned)).await)
+                    }));
+                    due.as_mut().reset(Instant::now() + STAGGER);
+                    continue;
+                }
+                else => break,
+            };
+            let late = || Failed::Here("no answer in time".to_owned());
+            let answer = match reached {
+                Ok(Ok(reached)) => {
+                    timeout(ATTEMPT, self.introduce(token, reached)).await.unwrap_or_else(|_| Err(late()))
+                }
+                Ok(Err(failed)) => Err(failed),
+                Err(_) => Err(late()),
+            };
+            match answer {
+                Ok(introduction) => return Ok(introduction),
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::Here(cause)) => causes.push(format!("{address}: {cause}")),
             }
+            // The next one need not wait for a slower one.
+            due.as_mut().reset(Instant::now());
         }
+        let object = format!("peer {}", token.cluster);
         Err(Error::new(control::PEER_UNREACHABLE, object, causes.join("; ")))
     }
 
-    async fn ask(
-        &self,
-        token: &InviteToken,
-        address: &str,
-        pinned: &Bundle,
-    ) -> Result<pb::Introduction, Failed> {
+    async fn reach(&self, token: &InviteToken, address: &str, pinned: &Bundle) -> Result<Reached, Failed> {
         let io = self.relay.join(address, &token.bundle).await.map_err(|error| match error {
             RelayError::NoGateway => Failed::Final(Error::new(
                 control::NO_GATEWAY,
@@ -185,11 +223,16 @@ impl Joiner {
         })?;
         let here = |error: &dyn std::fmt::Display| Failed::Here(error.to_string());
         let binding = channel_binding(stream.get_ref().1).map_err(|e| here(&e))?;
+        let channel = transport::client(stream).await.map_err(|e| here(&e))?;
+        Ok(Reached { channel, binding })
+    }
+
+    async fn introduce(&self, token: &InviteToken, reached: Reached) -> Result<pb::Introduction, Failed> {
+        let Reached { channel, binding } = reached;
         let introduction = self.introduction();
         let proof = prove(&token.secret, &binding, &context::join(&token.secret_id, &introduction));
         let proof = SecretProof { id: token.secret_id.clone(), proof: Bytes::copy_from_slice(&proof) };
         let request = pb::JoinRequest { introduction: Some(introduction), proof: Some(proof) };
-        let channel = transport::client(stream).await.map_err(|e| here(&e))?;
         let reply = JoinClient::new(channel).join(request).await;
         let reply = reply.map_err(|status| failed(&status, &token.cluster))?.into_inner();
         reply.introduction.ok_or_else(|| Failed::Here("the answer is empty".to_owned()))

@@ -80,6 +80,30 @@ async fn a_second_member_of_the_same_name_is_refused_and_the_first_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_silent_does_not_hold_up_a_join() {
+    let net = Net::default();
+    let (a, b) = (Member::new("a", &net).await, Member::new("b", &net).await);
+    let (ga, _gb) = (a.gateway("g-a").await, b.gateway("g-b").await);
+    b.until("its gateway in the catalog", gateway_known).await;
+    // The kernel accepts for it, and nobody ever says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut addresses = vec![silent.local_addr().unwrap().to_string(); 3];
+    addresses.push(a.listen.to_string());
+    let node = convert::report::NodeInfo { ready: true, addresses, ..Default::default() };
+    ga.handle.node(node);
+    let told = |s: &State| {
+        let view = s.view.borrow();
+        view.as_ref().is_some_and(|v| v.catalog.gateways.values().any(|g| g.addresses.len() == 4))
+    };
+    a.until("all addresses in the catalog", told).await;
+    let token = a.invite().await;
+    let begun = Instant::now();
+    let joined = b.join(&token).await;
+    assert_eq!(joined.0, 200, "{joined:?}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_million_rows_are_refused_and_the_rest_goes_on() {
     let net = Net::default();
     let (a, ga, b, gb) = peers(&net).await;

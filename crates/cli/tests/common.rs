@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "common/server.rs"]
 pub(crate) mod server;
 
 /// What one run of the binary gave.
