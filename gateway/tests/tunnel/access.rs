@@ -160,3 +160,29 @@ async fn a_taken_tunnel_port_is_named() {
         assert_eq!(source.kind(), std::io::ErrorKind::AddrInUse);
     }
 }
+
+/// The first datagrams of a handshake that nobody goes on with.
+async fn first_datagram(to: std::net::SocketAddr) -> tokio::net::UdpSocket {
+    let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let dialler = east.gateway("x", &[&west]);
+    dialler.know(&east, vec![west.peer(Transport::Quic, &[("b", vec![trap.local_addr().unwrap()])])]);
+    let mut datagram = vec![0; 2_048];
+    let (n, _) = tokio::time::timeout(LONG, trap.recv_from(&mut datagram)).await.unwrap().unwrap();
+    let stuck = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    stuck.send_to(&datagram[..n], to).await.unwrap();
+    stuck
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_strangers_prove_their_address_first() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let mut config = Config { listen: super::member::loopback(), ..Config::default() };
+    config.limits.handshakes = 4;
+    let (a, b) = (east.gateway("a", &[&west]), west.gateway_with("b", &[&east], config));
+    b.know(&west, vec![east.peer(Transport::Quic, &[])]);
+    let _stuck = [first_datagram(b.address()).await, first_datagram(b.address()).await];
+    a.know(&east, vec![west.peer(Transport::Quic, &[("b", vec![b.address()])])]);
+    a.connected(&west, "b", 1).await;
+    assert!(b.metric("hansa_tunnel_handshakes_total", "result=\"retry\"") >= 1.0);
+}

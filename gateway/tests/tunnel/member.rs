@@ -17,6 +17,7 @@ use hansa_identity::ca::{Ca, CaOptions};
 use hansa_identity::store::{KeyRequest, Keys};
 use hansa_identity::tls::Tls;
 use hansa_identity::verify::{Trust, TrustSnapshot};
+use hansa_runtime::metrics::Families;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -89,12 +90,12 @@ impl Domain {
         let id: NodeId = id.parse().unwrap();
         let tls = self.tls(&Role::Gateway(id.clone()), trusted);
         let (table, tables) = watch::channel(self.table(Vec::new()));
-        let (tunnels, incoming, joins) =
-            Tunnels::bind(config, tls.clone(), tables, Metrics::default()).unwrap();
+        let metrics = Metrics::default();
+        let (tunnels, incoming, joins) = Tunnels::bind(config, tls.clone(), tables, metrics.clone()).unwrap();
         let cancel = CancellationToken::new();
         let (run, token) = (tunnels.clone(), cancel.clone());
         tokio::spawn(async move { run.run(token).await });
-        Gateway { id, tls, table, tunnels, incoming: Some(incoming), joins, cancel }
+        Gateway { id, tls, table, tunnels, metrics, incoming: Some(incoming), joins, cancel }
     }
 }
 
@@ -108,6 +109,7 @@ pub(crate) struct Gateway {
     pub(crate) tls: Tls,
     pub(crate) table: watch::Sender<Arc<RouteTable>>,
     pub(crate) tunnels: Tunnels,
+    pub(crate) metrics: Metrics,
     pub(crate) incoming: Option<Incoming>,
     pub(crate) joins: JoinStreams,
     pub(crate) cancel: CancellationToken,
@@ -122,6 +124,15 @@ impl Drop for Gateway {
 impl Gateway {
     pub(crate) fn address(&self) -> SocketAddr {
         self.tunnels.listening()[0]
+    }
+
+    /// The sum of all samples that begin with `name` and contain `part`.
+    pub(crate) fn metric(&self, name: &str, part: &str) -> f64 {
+        let mut families = Families::new();
+        self.metrics.register(&mut families);
+        let text = families.finish().text();
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(part));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// Puts these peers into the table.
