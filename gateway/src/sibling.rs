@@ -91,6 +91,7 @@ pub(crate) fn begin(plane: &Arc<Plane>, parts: Parts) -> Standing {
         asked: BTreeMap::new(),
         seen,
         begun: Instant::now(),
+        returned: false,
     };
     plane.tasks.spawn_until_shutdown("siblings", keeper.run(events, asked, asks));
     Standing { owners: owners_seen, held: held_seen }
@@ -110,6 +111,8 @@ struct Keeper {
     asked: BTreeMap<NodeId, Instant>,
     seen: mpsc::Sender<Seen>,
     begun: Instant,
+    /// A sibling gave our addresses back: neighbours may still look for them there.
+    returned: bool,
 }
 
 impl Keeper {
@@ -181,7 +184,10 @@ impl Keeper {
                 let granted = matches!(self.states.get(&id), Some(State::Up { granted: true }));
                 (id, State::Up { granted })
             }
-            Seen::Granted(id) => (id, State::Up { granted: true }),
+            Seen::Granted(id) => {
+                self.returned = true;
+                (id, State::Up { granted: true })
+            }
             Seen::Dead(id) => {
                 if self.asked.get(&id).is_some_and(|at| at.elapsed() < FRESH) {
                     return;
@@ -307,6 +313,9 @@ impl Keeper {
                 };
                 rows.flat_map(hosts).collect::<Vec<_>>()
             };
+            if *id == self.plane.id && std::mem::take(&mut self.returned) {
+                self.addresses.again(&self.plane, id, vips);
+            }
             self.addresses.up(&self.plane, id, &sibling.blocks, vips);
         }
     }

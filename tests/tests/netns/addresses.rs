@@ -2,6 +2,7 @@
 //! when it returns and no connection on them is left. The lab has no part in it: it only kills and starts.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -55,32 +56,41 @@ async fn two_members(name: &str, story: impl AsyncFnOnce(&Lab) -> anyhow::Result
     result.expect("as promised");
 }
 
-/// For two seconds a gateway does nothing, as on a machine that is much too busy. Its sibling takes its
-/// addresses and gives them back; from then on both answer as before.
+/// First one gateway does nothing, then the other, as on a machine that is much too busy: each takes the
+/// other's addresses and gives them back. From then on both answer as before.
 async fn slow(lab: &Lab) -> anyhow::Result<()> {
     let member = lab.member(MemberId::Rack1);
-    let vip = address_of(&member, "gateway-2").await?;
-    let proc = lab.proc(MemberId::Rack1, "gateway-2")?;
-    let log = member.home().join("gateway-1/log.jsonl");
-    proc.pause(true);
+    let vips = [address_of(&member, "gateway-1").await?, address_of(&member, "gateway-2").await?];
+    let procs = [lab.proc(MemberId::Rack1, "gateway-1")?, lab.proc(MemberId::Rack1, "gateway-2")?];
+    let logs = ["gateway-1", "gateway-2"].map(|g| member.home().join(g).join("log.jsonl"));
     let taken = async {
-        // Its sibling writes down that it holds both blocks.
-        let both = |line: &str| line.contains("addresses held") && line.matches("gateway-").count() >= 2;
-        let end = Instant::now() + Duration::from_secs(5);
-        while !std::fs::read_to_string(&log)?.lines().any(both) {
-            ensure!(Instant::now() < end, "its sibling did not take its addresses");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        answers(&member, vip, Duration::from_secs(2)).await.context("while it does nothing")
+        procs[1].pause(true);
+        holds_both(&logs[0]).await?;
+        procs[0].pause(true);
+        procs[1].pause(false);
+        holds_both(&logs[1]).await
     };
     let taken = taken.await;
-    proc.pause(false);
+    procs.iter().for_each(|proc| proc.pause(false));
     taken?;
-    // Long enough for every announcement of the sibling, and for what it gives back.
+    // Long enough for every announcement, and for what is given back.
     let end = Instant::now() + Duration::from_secs(8);
     while Instant::now() < end {
-        answers(&member, vip, Duration::from_secs(2)).await.context("after it went on")?;
+        for vip in vips {
+            answers(&member, vip, Duration::from_secs(2)).await.context("after both went on")?;
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// Waits until a gateway writes down that it holds both blocks.
+async fn holds_both(log: &Path) -> anyhow::Result<()> {
+    let both = |line: &str| line.contains("addresses held") && line.matches("gateway-").count() >= 2;
+    let end = Instant::now() + Duration::from_secs(5);
+    while !std::fs::read_to_string(log)?.lines().any(both) {
+        ensure!(Instant::now() < end, "{} does not say that it took addresses", log.display());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
