@@ -53,13 +53,7 @@ impl Gateway {
         tasks.spawn("tunnels", async move { tunnels.run(cancel).await });
         tasks.spawn_until_shutdown("inbound", inbound::run(plane.clone(), incoming));
         tasks.spawn_until_shutdown("joins", inbound::joins(plane.clone(), joins));
-        let probing = reach::prober::run(plane.clone(), plane.tunnels.reach(), end.clone());
-        tasks.spawn_until_shutdown("prober", probing);
-        tasks.spawn("paths", reach::saved::keep(plane.tracks.clone(), config.state_dir.clone(), end.clone()));
-        if let Some(every) = config.endpoint_health.interval {
-            let looking = reach::prober::look_after_endpoints(plane.clone(), every.get());
-            tasks.spawn_until_shutdown("endpoint health", looking);
-        }
+        look_after_paths(&plane, &config, &end);
         let parts = sibling::Parts { tls: tls.clone(), config: config.clone(), relay };
         let standing = sibling::begin(&plane, parts);
         tasks.spawn("listeners", listeners.run(tables, standing.owners.clone(), stop.clone()));
@@ -93,6 +87,18 @@ impl Gateway {
         go(&config, &plane, handle.as_ref(), &stop).await;
         tasks.shutdown(LAST_WORDS * 3).await;
         Ok(())
+    }
+}
+
+/// Probes what failed, keeps it on disk, and looks at endpoints beforehand where that is asked for.
+fn look_after_paths(plane: &Arc<Plane>, config: &Config, end: &CancellationToken) {
+    let probing = reach::prober::run(plane.clone(), plane.tunnels.reach(), end.clone());
+    plane.tasks.spawn_until_shutdown("prober", probing);
+    let keeping = reach::saved::keep(plane.tracks.clone(), config.state_dir.clone(), end.clone());
+    plane.tasks.spawn("paths", keeping);
+    if let Some(every) = config.endpoint_health.interval {
+        let looking = reach::prober::look_after_endpoints(plane.clone(), every.get());
+        plane.tasks.spawn_until_shutdown("endpoint health", looking);
     }
 }
 
