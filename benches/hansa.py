@@ -102,10 +102,12 @@ class Member:
             "id": os.path.basename(token)[:-6], "cluster": self.who, "stateDir": self.path("dns"), "controller": ["127.0.0.1:15012"], "enrollToken": token,
             "listen": [f"127.0.0.1:{port}"], "admin": {"listen": "127.0.0.1:15022"}, "log": {"file": self.path("dns.jsonl")}}, before)
 
-    def restart_gateway(self):
-        """Kills the gateway and starts it anew from what it kept. Returns at once."""
+    def kill_gateway(self):
         old = self.procs["gateway"]
         old.kill(); old.wait()
+
+    def start_gateway(self):
+        """Starts it anew from what it kept. Returns at once."""
         return self.spawn("gateway", json.load(open(self.path("gateway.json"))))
 
     def stop(self):

@@ -123,9 +123,11 @@ def ttfb_row(rec):
                 rec.put("ttfb", "warm", name, rep, first_bytes(p.at("echo"), 5))
                 if p.direct: return
                 if p.hansa:
-                    # Both gateways run, A only just: it listens and has no tunnel yet. The client is there first.
+                    # Both gateways run, A only just: it accepts and has no tunnel yet. The client is there first.
+                    p.hansa.members["a"].kill_gateway()
                     q = sp.Popen(["ip", "netns", "exec", B.NSA, B.LOAD, "ttfb", "%s:%d" % p.at("echo"), "--await", "20"], stdout=sp.PIPE, text=True)
-                    p.hansa.members["a"].restart_gateway(); out = q.communicate()[0]
+                    time.sleep(0.5)
+                    p.hansa.members["a"].start_gateway(); out = q.communicate()[0]
                     try: rec.put("ttfb", "cold", name, rep, {"ms": json.loads(out.splitlines()[-1])["ttfb_ms"]})
                     except (KeyError, IndexError, ValueError): rec.put("ttfb", "cold", name, rep, {"error": out[-200:]})
                     p.gateways()
