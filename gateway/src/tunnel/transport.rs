@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use hansa_identity::tls::{ALPN_H2, ALPN_H3, ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3, Tls};
 use hansa_identity::verify::{Admit, Domains, RoleKind};
-use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime as _, TokioRuntime};
 use quinn::{TransportConfig, VarInt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::bounded::Bounded;
 use super::budget::{LEAST_RECEIVE, LEAST_SEND, LEAST_STREAMS};
 use super::cid::{Generator, ServerId};
 use super::config::{Config, Congestion};
@@ -53,7 +54,7 @@ pub(crate) fn quic(config: &Config) -> Arc<TransportConfig> {
         .datagram_send_buffer_size(DATAGRAMS)
         .enable_segmentation_offload(true);
     match config.congestion {
-        Congestion::Bbr => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
+        Congestion::Bbr => transport.congestion_controller_factory(Arc::new(Bounded)),
         Congestion::Cubic => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
     };
     Arc::new(transport)
