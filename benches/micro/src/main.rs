@@ -42,7 +42,11 @@ fn report(test: &str, n: usize, batch: u32, mut run: impl FnMut(u32)) {
         seen.push(start.elapsed().as_nanos() as f64 / f64::from(batch));
     }
     seen.sort_by(f64::total_cmp);
-    println!("{{\"test\":\"{test}{n}\",\"services\":{n},\"ns\":{:.1},\"batches\":{}}}", seen[seen.len() / 2], seen.len());
+    println!(
+        "{{\"test\":\"{test}{n}\",\"services\":{n},\"ns\":{:.1},\"batches\":{}}}",
+        seen[seen.len() / 2],
+        seen.len()
+    );
 }
 
 fn name(i: usize) -> ServiceName {
@@ -84,7 +88,8 @@ fn pick(n: usize) {
         hosts: vec![],
         local: None,
     };
-    let table: BTreeMap<ServiceName, Arc<ServiceRoute>> = (0..n).map(|i| (name(i), Arc::new(row(i)))).collect();
+    let table: BTreeMap<ServiceName, Arc<ServiceRoute>> =
+        (0..n).map(|i| (name(i), Arc::new(row(i)))).collect();
     let wanted: Vec<ServiceName> = scattered(n).take(4096).map(name).collect();
     report("pick", n, 4096, |batch| {
         for (i, name) in wanted.iter().take(batch as usize).enumerate() {
@@ -182,5 +187,9 @@ fn moved(n: usize) {
         seen.push(start.elapsed().as_nanos() as f64 / deltas.len() as f64);
     }
     seen.sort_by(f64::total_cmp);
-    println!("{{\"test\":\"apply{n}\",\"services\":{n},\"ns\":{:.1},\"batches\":{}}}", seen[seen.len() / 2], seen.len());
+    println!(
+        "{{\"test\":\"apply{n}\",\"services\":{n},\"ns\":{:.1},\"batches\":{}}}",
+        seen[seen.len() / 2],
+        seen.len()
+    );
 }
