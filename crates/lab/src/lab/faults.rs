@@ -95,6 +95,16 @@ impl Lab {
         confirmed.with_context(|| format!("the fault {fault} was not confirmed"))
     }
 
+    /// How long to look for a fault; where none is made, nobody waits as long for it.
+    fn confirm(&self) -> Duration {
+        if self.spec.has(Sabotage::NoFault) { CONFIRM / 4 } else { CONFIRM }
+    }
+
+    /// How long to wait for what comes back; for what never does, not as long.
+    pub(crate) fn patience(&self, limit: Duration) -> Duration {
+        if self.spec.has(Sabotage::NoHeal) { limit.min(CONFIRM) / 2 } else { limit }
+    }
+
     async fn inflict(&self, fault: &Fault) -> Result<u64> {
         let really = !self.spec.has(Sabotage::NoFault);
         match fault {
@@ -103,7 +113,7 @@ impl Lab {
                 if really {
                     proc.signal(Signal::KILL);
                 }
-                proc.gone(CONFIRM).await?;
+                proc.gone(self.confirm()).await?;
                 Ok(clock::now())
             }
             Fault::Member(id) => {
@@ -175,7 +185,7 @@ impl Lab {
         if !self.spec.has(Sabotage::NoFault) {
             proc.signal(Signal::TERM);
         }
-        let end = Instant::now() + CONFIRM;
+        let end = Instant::now() + self.confirm();
         while proc.alive() && self.member(id).page(name, "/readyz").await.is_ok_and(|(code, _)| code == 200) {
             if Instant::now() >= end {
                 bail!("the drain of {id}/{name} was not confirmed: it is ready as before");
@@ -240,13 +250,13 @@ impl Lab {
     /// Waits for the counter to move, which proves that packets are being dropped.
     async fn rises(&self, counter: &str) -> Result<u64> {
         let before = self.counter(counter).await?;
-        let end = Instant::now() + CONFIRM;
+        let (limit, end) = (self.confirm(), Instant::now() + self.confirm());
         while Instant::now() < end {
             if self.counter(counter).await?.packets > before.packets {
                 return Ok(clock::now());
             }
         }
-        bail!("the counter {counter} did not move for {CONFIRM:?}: nothing was dropped")
+        bail!("the counter {counter} did not move for {limit:?}: nothing was dropped")
     }
 
     fn note(&self, fault: &Fault, on: bool) -> Result<()> {

@@ -56,7 +56,7 @@ pub(super) async fn endpoint(context: &mut Context<'_>, verdict: &mut Verdict) -
     tokio::time::sleep(AFTER).await;
     let undone = lab.heal(&fault).await?;
     let own = |o: &crate::load::Outcome| good_new(o) && o.member.as_deref() == Some(id.as_str());
-    let first = run.first(undone.removed, BACK, own).await?;
+    let first = run.first(undone.removed, lab.patience(BACK), own).await?;
     tokio::time::sleep(ON).await;
     let records = run.stop().await?;
     context.came_back(&Back {
@@ -100,7 +100,7 @@ pub(super) async fn gateway_back(context: &Context<'_>, fault: &Fault, run: Load
     let Fault::Process(id, name) = fault else { anyhow::bail!("{fault} is no gateway") };
     let log = Mark::now(lab.member(*id).home().join(name).join("log.jsonl"));
     let Undone { removed, ready } = lab.heal(fault).await?;
-    let end = Instant::now() + BACK;
+    let end = Instant::now() + lab.patience(BACK);
     let mut first_good = None;
     while first_good.is_none() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -162,8 +162,9 @@ fn meanwhile(context: &Context<'_>, id: MemberId) -> Sample {
 async fn serves(context: &Context<'_>, sample: &Sample) -> Result<Option<u64>> {
     let (name, port) = (sample.fqdn(), context.lab.plan.http_port());
     let dns = context.lab.plan.dns(MemberId::Rack1);
+    let limit = context.lab.patience(BACK);
     let ask = move || async move {
-        let end = Instant::now() + BACK;
+        let end = Instant::now() + limit;
         while Instant::now() < end {
             if probe::http(dns, &name, port, "").await.is_ok() {
                 return Ok(Some(clock::now()));

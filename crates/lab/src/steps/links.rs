@@ -52,7 +52,7 @@ async fn two_copies(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<
     let ends = ends(&marks, "checkout.")?;
     let undone = lab.heal(&fault).await?;
     let own = |o: &crate::load::Outcome| good_new(o) && o.member.as_deref() == Some(lost.as_str());
-    let first = run.first(undone.removed, BACK, own).await?;
+    let first = run.first(undone.removed, lab.patience(BACK), own).await?;
     tokio::time::sleep(ON).await;
     let records = run.stop().await?;
     context.came_back(&Back {
@@ -94,7 +94,7 @@ async fn only_copy(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<(
     tokio::time::sleep(rest).await;
     let ends = ends(&marks, "cart.")?;
     let undone = lab.heal(&fault).await?;
-    let first = run.first(undone.removed, BACK, good_new).await?;
+    let first = run.first(undone.removed, lab.patience(BACK), good_new).await?;
     tokio::time::sleep(ON).await;
     let records = run.stop().await?;
     context.came_back(&Back {
@@ -167,7 +167,7 @@ pub(super) async fn udp_return(context: &mut Context<'_>, verdict: &mut Verdict)
     verdict.show(run.file());
     let passed = lab.counter("tunnel_udp").await?.packets;
     let undone = lab.heal(&Fault::Udp).await?;
-    let back = over(context, "quic", Duration::from_secs(35)).await?;
+    let back = over(context, "quic", lab.patience(Duration::from_secs(35))).await?;
     let passed = lab.counter("tunnel_udp").await?.packets - passed;
     tokio::time::sleep(ON).await;
     let records = run.stop().await?;
