@@ -51,6 +51,9 @@ pub struct Config {
     /// The health endpoint: probes alone.
     #[serde(default)]
     pub health: Health,
+    /// The SPIFFE bundle endpoint; not served by default.
+    #[serde(default)]
+    pub bundle_endpoint: Option<BundleEndpoint>,
     /// Virtual addresses of imported services.
     #[serde(default)]
     pub vip: Vip,
@@ -74,6 +77,14 @@ pub struct Config {
 pub struct Source {
     /// A folder of YAML files, watched.
     pub folder: PathBuf,
+}
+
+/// The SPIFFE bundle endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BundleEndpoint {
+    /// Where the own bundle is served over HTTPS (SPIFFE profile `https_spiffe`).
+    pub listen: SocketAddr,
 }
 
 /// Virtual addresses.

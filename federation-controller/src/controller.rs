@@ -30,6 +30,7 @@ use tracing::{info, warn};
 use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
 use crate::control::{Control, State};
+use crate::endpoint::Endpoint;
 use crate::feeds::Feeds;
 use crate::fuse::{Facts, Fuse, Parts, View};
 use crate::index;
@@ -114,6 +115,7 @@ pub struct Controller {
     listen: Listen,
     control: Control,
     admin: Admin,
+    endpoint: Option<Endpoint>,
     routes: Routes,
     state: State,
     folder: Folder,
@@ -172,7 +174,11 @@ impl Controller {
         let control = control.map_err(|error| StartError::Control { path: socket, error })?;
         let pages = pages(&config, &process, &state);
         let admin = Admin::bind(config.admin.listen, config.health.listen, pages).await?;
-        Ok(Self { process, listen, control, admin, routes, state, folder, fuse, peers, ears })
+        let endpoint = match &config.bundle_endpoint {
+            Some(endpoint) => Some(Endpoint::bind(endpoint.listen).await?),
+            None => None,
+        };
+        Ok(Self { process, listen, control, admin, endpoint, routes, state, folder, fuse, peers, ears })
     }
 
     /// The addresses bound for gateways, DNS servers and peers.
@@ -190,8 +196,12 @@ impl Controller {
     /// # Errors
     /// The critical task that failed.
     pub async fn run(self) -> Result<(), TaskFailure> {
-        let Self { process, listen, control, admin, routes, state, folder, fuse, peers, ears } = self;
+        let Self { process, listen, control, admin, endpoint, routes, state, folder, fuse, peers, ears } =
+            self;
         let tasks = process.tasks;
+        if let Some(endpoint) = endpoint {
+            tasks.spawn_critical("bundle-endpoints", endpoint.run(state.authority.clone(), tasks.clone()));
+        }
         let open = process.ready.condition("routes and zone");
         tasks.spawn_critical("admin", admin.run(tasks.clone(), tasks.token()));
         tasks.spawn_until_shutdown("source", folder.run());

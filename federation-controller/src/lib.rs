@@ -40,6 +40,8 @@ pub mod status;
 
 pub mod control;
 
+pub mod endpoint;
+
 pub mod metrics;
 
 pub mod controller;

@@ -291,3 +291,36 @@ async fn a_gateway_that_is_gone_for_good_is_forgotten_and_its_addresses_are_free
     let kept: BTreeMap<String, Value> = member.state.store.scan_json("node/").into_iter().collect();
     assert!(!kept.contains_key("gateway/g-1"), "{kept:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bundle_endpoint_serves_the_own_bundle_and_nothing_else() {
+    use hansa_identity::bundle::Bundle;
+    use hansa_identity::tls::{Pin, pinned_client, server_name};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let change = |config: &mut hansa_controller::Config| {
+        config.bundle_endpoint = Some(hansa_controller::config::BundleEndpoint { listen: free });
+    };
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let member = Member::with("a", &Net::default(), dir, change).await;
+    let own = member.state.authority.bundle().borrow().clone();
+    let ask = async |method: &str| {
+        let pin = Pin::Bundle((*own).clone());
+        let client = pinned_client(pin, &[hansa_identity::verify::RoleKind::Controller], &[b"http/1.1"]);
+        let stream = tokio::net::TcpStream::connect(free).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let mut stream = connector.connect(server_name(), stream).await.unwrap();
+        stream.write_all(format!("{method} /bundle HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        let read = tokio::time::timeout(LONG, stream.read_to_string(&mut text)).await.unwrap();
+        read.unwrap();
+        text
+    };
+    let answer = ask("GET").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/json"), "{head}");
+    assert!(body.contains("spiffe_sequence") && body.contains("spiffe_refresh_hint"), "{body}");
+    assert_eq!(Bundle::from_json(member.state.authority.domain(), body.as_bytes()).unwrap(), *own);
+    assert!(ask("POST").await.starts_with("HTTP/1.1 405"));
+}

@@ -152,6 +152,15 @@ async fn address(lab: &Lab) -> Result<()> {
     broken(lab, |path| path["gateway"] == "gateway-2", "address", "HNS-7010").await?;
     let fault = Fault::Process(MemberId::AwsEu, "gateway-2".into());
     lab.break_(&fault).await?;
+    // Its last thread may still hold the port for a moment.
+    let free = || async {
+        while tokio::net::TcpListener::bind("0.0.0.0:15443").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    };
+    let ns = lab.plan.ns(MemberId::AwsEu, Host::Gateway(2));
+    tokio::time::timeout(LONG, sh::inside(ns, free)).await.context("the port stays taken")??;
     lab.heal(&fault).await?;
     well(lab).await
 }
