@@ -81,12 +81,6 @@ fn http_by_name() {
     });
     broken("kept 1 of 250 failed (served 0 times", |v| http(&unkept).judge(v));
     broken("answered by [(\"gcp-eu\", 250)]", |v| http(&load("gcp-eu", |_| {})).judge(v));
-    let strayed = load("aws-eu", |o| {
-        if o.kind == ConnKind::Kept {
-            o.member = Some("gcp-eu".into());
-        }
-    });
-    broken("on kept connections by [(\"gcp-eu\", 250)]", |v| http(&strayed).judge(v));
     broken("curl in aws-eu: refused", |v| Http { curl: Some("refused".into()), ..good.clone() }.judge(v));
     // A generator that does not keep its rate proves nothing.
     broken("only 500 of 2500 requests", |v| Http { rate: 500, ..good.clone() }.judge(v));
