@@ -2,6 +2,8 @@
 //! promise of the demo broken on purpose. Run one at a time by `make test RING=netns`; without root every test
 //! fails and says what to do. `ok:true` without a break is what the demo ring shows for every step.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 mod addresses;
 mod broken;
 mod check;
