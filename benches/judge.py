@@ -95,8 +95,8 @@ def lines():
 def larger(r): return max(r["rss_a"], r["rss_b"])
 
 
-def le(limit, seen, text, digits=2, unit=""): return text, seen, None if seen is None else seen <= limit, digits, unit
-def ge(limit, seen, text, digits=2, unit=""): return text, seen, None if seen is None else seen >= limit, digits, unit
+def le(limit, seen, text, digits=3, unit=""): return text, seen, None if seen is None else seen <= limit, digits, unit
+def ge(limit, seen, text, digits=3, unit=""): return text, seen, None if seen is None else seen >= limit, digits, unit
 
 
 def goals(d):

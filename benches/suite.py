@@ -196,6 +196,9 @@ def main():
             B.down()
         if "dns" in rows: B.up(); dns_row(rec); B.down()
         if "micro" in rows: micro_row(rec)
+    except KeyboardInterrupt:
+        print("interrupted; the table has what was measured", flush=True)
+        sys.exit(130)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         B.down()
