@@ -25,7 +25,7 @@ use crate::plane::{Choice, Plane, Record, Tenant, What};
 use crate::splice::{
     self, Broken, Half, Kept, Moved, Release, Sink, Source, TcpSink, TcpSource, both, pipe, reset_on_drop,
 };
-use crate::tunnel::{Open, RecvHalf, SendHalf, StreamError};
+use crate::tunnel::{Open, ReachView, RecvHalf, SendHalf, StreamError};
 
 /// How long a request waits for the client's first bytes; one that lets the server speak first
 /// loses no more than this.
@@ -148,23 +148,21 @@ impl Client<'_> {
     async fn path(&self, order: &[ClusterId], end: Instant) -> Result<bool, Broken> {
         let mut reach = self.plane.tunnels.reach();
         let mut client = TcpSource::new(self.stream.clone());
+        let leads = |view: &Arc<ReachView>| {
+            let of = |cluster| view.peers.get(cluster).map(|peer| peer.reach);
+            order.iter().any(|cluster| of(cluster) == Some(Reach::Reachable))
+        };
         let up = async {
             // The guard of the view must not live across an await.
-            let up = reach.wait_for(|view| {
-                let of = |cluster| view.peers.get(cluster).map(|peer| peer.reach);
-                order.iter().any(|cluster| of(cluster) == Some(Reach::Reachable))
-            });
-            up.await.is_ok()
-        };
-        tokio::select! {
-            found = tokio::time::timeout_at(end, up) => {
-                if !found.unwrap_or(false) || Instant::now() >= end {
-                    return Ok(false);
-                }
+            let already = leads(&reach.borrow());
+            if already {
                 // What looks open may just be closing: never a busy loop.
                 tokio::time::sleep(BREATH).await;
-                Ok(true)
             }
+            reach.wait_for(leads).await.is_ok()
+        };
+        tokio::select! {
+            found = tokio::time::timeout_at(end, up) => Ok(found.unwrap_or(false) && Instant::now() < end),
             broken = client.broken() => Err(broken),
         }
     }

@@ -136,6 +136,11 @@ pub(crate) struct Listener {
     pub(crate) tcp: TcpListener,
 }
 
+/// A process that was killed holds its ports until its last thread is gone; a new one waits so long.
+const TAKEN_FOR: Duration = Duration::from_secs(1);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(25);
+
 /// Binds both; port 0 takes a free number that is the same for both.
 pub(crate) fn listen(
     address: SocketAddr,
@@ -143,12 +148,18 @@ pub(crate) fn listen(
     id: Option<&ServerId>,
 ) -> Result<Listener, BindError> {
     // A number that is free for TCP may be taken for UDP: then another one is drawn.
-    let tries = if address.port() == 0 { 16 } else { 1 };
+    let (tries, pause) = match address.port() {
+        0 => (16, Duration::ZERO),
+        _ => (TAKEN_FOR.as_millis() / AGAIN.as_millis(), AGAIN),
+    };
     let mut bound = bind(address, server, id);
     for _ in 1..tries {
-        if bound.is_ok() {
-            break;
+        match &bound {
+            Err(BindError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {}
+            _ => break,
         }
+        // While the process starts: nothing else runs yet.
+        std::thread::sleep(pause);
         bound = bind(address, server, id);
     }
     bound

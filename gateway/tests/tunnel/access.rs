@@ -161,6 +161,22 @@ async fn a_taken_tunnel_port_is_named() {
     }
 }
 
+#[tokio::test]
+async fn a_port_that_comes_free_at_once_is_had() {
+    let east = Domain::new("east");
+    let tls = east.tls(&Role::Gateway("a".parse().unwrap()), &[]);
+    let (_sender, table) = tokio::sync::watch::channel(east.table(Vec::new()));
+    // As when the process before was killed and its last thread still runs.
+    let before = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Config { listen: vec![before.local_addr().unwrap()], ..Config::default() };
+    let gone = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(before);
+    });
+    Tunnels::bind(config, tls, table, Metrics::default()).unwrap();
+    gone.join().unwrap();
+}
+
 /// The first datagrams of a handshake that nobody goes on with.
 async fn first_datagram(to: std::net::SocketAddr) -> tokio::net::UdpSocket {
     let trap = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
