@@ -170,7 +170,7 @@ async fn a_port_that_comes_free_at_once_is_had() {
     let before = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = Config { listen: vec![before.local_addr().unwrap()], ..Config::default() };
     let gone = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(100));
         drop(before);
     });
     Tunnels::bind(config, tls, table, Metrics::default()).unwrap();
