@@ -55,6 +55,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
 
 /// The folder of the workspace, above this package's.
 fn root() -> anyhow::Result<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // As cargo says at run time: clones share a build folder, so the one built in may be another.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR");
+    let here = here.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     Ok(here.parent().context("xtask lies in no workspace")?.to_owned())
 }
