@@ -141,6 +141,21 @@ async fn a_joining_stream_is_handed_over() {
     assert_eq!(&four, b"pong");
 }
 
+/// UDP and TCP sockets of one number, to keep or to give back. Port 0 would do for one of them alone:
+/// a dial of another test may hold the same number in the other protocol. The system gives numbers
+/// below 32,768 to nobody who did not ask for one.
+fn free_pair() -> (std::net::UdpSocket, std::net::TcpListener) {
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let start = 20_000 + (std::process::id() % 10_000) as u16;
+    loop {
+        let number = start + NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2_000;
+        let at = std::net::SocketAddr::from(([127, 0, 0, 1], number));
+        if let (Ok(udp), Ok(tcp)) = (std::net::UdpSocket::bind(at), std::net::TcpListener::bind(at)) {
+            return (udp, tcp);
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_taken_tunnel_port_is_named() {
     let east = Domain::new("east");
@@ -150,8 +165,7 @@ async fn a_taken_tunnel_port_is_named() {
         let config = Config { listen: vec![address], ..Config::default() };
         Tunnels::bind(config, tls(), table.clone(), Metrics::default()).unwrap_err()
     };
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ((udp, _), (_, tcp)) = (free_pair(), free_pair());
     for (address, name) in [(udp.local_addr().unwrap(), "udp"), (tcp.local_addr().unwrap(), "tcp")] {
         let BindError::Listen { address: said, lane, source } = bind(address) else {
             panic!("not said where")
@@ -167,7 +181,7 @@ async fn a_port_that_comes_free_at_once_is_had() {
     let tls = east.tls(&Role::Gateway("a".parse().unwrap()), &[]);
     let (_sender, table) = tokio::sync::watch::channel(east.table(Vec::new()));
     // As when the process before was killed and its last thread still runs.
-    let before = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_, before) = free_pair();
     let config = Config { listen: vec![before.local_addr().unwrap()], ..Config::default() };
     let gone = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(100));
