@@ -4,6 +4,7 @@
 //! used. It never reads the environment or a file itself.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use hansa_core::locality::Locality;
@@ -36,6 +37,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub locality: Option<Locality>,
+    /// Threads that move bytes; by default one for each core.
+    #[serde(default)]
+    pub workers: Option<NonZeroUsize>,
     /// The tunnel port.
     #[serde(default)]
     pub tunnel: Tunnel,

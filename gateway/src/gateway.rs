@@ -4,6 +4,7 @@
 //! task of its own, and the order of going away is here.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use hansa_core::mesh::RouteTable;
@@ -17,6 +18,7 @@ use hansa_runtime::limits;
 use hansa_runtime::logs::Logs;
 use hansa_runtime::metrics::Families;
 use hansa_runtime::ready::Ready;
+use hansa_runtime::shards::Shards;
 use hansa_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -66,6 +68,9 @@ pub enum StartError {
     /// The admin or health port.
     #[error(transparent)]
     Admin(#[from] hansa_runtime::admin::BindError),
+    /// The threads that move bytes.
+    #[error("cannot start workers: {0}")]
+    Shards(#[source] std::io::Error),
     /// Another port.
     #[error("cannot listen on {what} {address}: {source}")]
     Listen {
@@ -123,6 +128,7 @@ impl Gateway {
     /// [`StartError`], for the first port that cannot be had.
     pub async fn bind(config: Config, process: Process, table: Table) -> Result<Self, StartError> {
         raise_limits();
+        let shards = start_shards(config.workers).map_err(StartError::Shards)?;
         let (tls, plain, tables, feed) = match table {
             Table::Controller(link) => {
                 let domain = link.trust_domain();
@@ -142,8 +148,8 @@ impl Gateway {
         let mut families = Families::new();
         register_all(&mut families, &metrics, &tunnel_metrics);
         let (tunnels, incoming, joins) =
-            Tunnels::bind(tunnel_config(&config), tls.clone(), plain.clone(), tunnel_metrics)?;
-        let plane = Arc::new(plane(&config, &process, plain, tunnels, metrics));
+            Tunnels::bind(tunnel_config(&config, &shards), tls.clone(), plain.clone(), tunnel_metrics)?;
+        let plane = Arc::new(plane(&config, (&process, shards), plain, tunnels, metrics));
         plane.tracks.adopt(&plane.table());
         let pages = pages(&config, &process, &plane).metrics(families.finish());
         let admin = Admin::bind(config.admin.listen, config.health.listen, pages).await?;
@@ -190,6 +196,13 @@ fn counted(version: u64) -> Position {
     Position { epoch: 1, version, digest: 0 }
 }
 
+/// One shard for each worker; a connection id has room for 256.
+fn start_shards(workers: Option<NonZeroUsize>) -> std::io::Result<Shards> {
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let count = workers.unwrap_or_else(cores).get().min(256);
+    Shards::start("hansa-shard", NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN))
+}
+
 fn raise_limits() {
     match limits::raise_open_files() {
         Ok(files) => tracing::debug!(before = files.before, after = files.after, "open files"),
@@ -199,7 +212,7 @@ fn raise_limits() {
 
 fn plane(
     config: &Config,
-    process: &Process,
+    (process, shards): (&Process, Shards),
     table: watch::Receiver<Arc<RouteTable>>,
     tunnels: Tunnels,
     metrics: Metrics,
@@ -219,17 +232,19 @@ fn plane(
         tenants: crate::plane::Tenants::default(),
         drain: process.drain.clone(),
         tasks: process.tasks.clone(),
+        shards,
         controllers: config.controller.clone(),
     }
 }
 
-fn tunnel_config(config: &Config) -> tunnel::Config {
+fn tunnel_config(config: &Config, shards: &Shards) -> tunnel::Config {
     let wanted = &config.tunnel;
     let defaults = tunnel::Config::default();
     let window = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     tunnel::Config {
         listen: if wanted.dial_only { Vec::new() } else { wanted.listen.clone() },
         dial_only: wanted.dial_only,
+        shards: shards.clone(),
         server_id: wanted.quic_lb.server_id.clone(),
         congestion: match wanted.congestion {
             Congestion::Bbr => tunnel::Congestion::Bbr,

@@ -17,6 +17,7 @@ use hansa_core::code::config as codes;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::NodeId;
 use hansa_core::policy::Refusal;
+use hansa_runtime::shards;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -57,6 +58,8 @@ struct Open {
 pub(crate) struct Listeners {
     plane: Arc<Plane>,
     open: HashMap<Place, Open>,
+    /// Counts them: they go round the shards.
+    opened: usize,
     bound: watch::Sender<Bound>,
 }
 
@@ -91,7 +94,7 @@ impl Listeners {
     /// No listener yet. The receiver tells what is bound.
     pub(crate) fn new(plane: Arc<Plane>) -> (Self, watch::Receiver<Bound>) {
         let (bound, seen) = watch::channel(Bound::default());
-        (Self { plane, open: HashMap::new(), bound }, seen)
+        (Self { plane, open: HashMap::new(), opened: 0, bound }, seen)
     }
 
     /// Follows table and ownership until `stop`; then closes all, with nothing lost from the queues.
@@ -171,21 +174,25 @@ impl Listeners {
         });
     }
 
-    fn bind(&self, (address, protocol): Place, what: &What, owner: &NodeId) -> io::Result<Open> {
+    fn bind(&mut self, (address, protocol): Place, what: &What, owner: &NodeId) -> io::Result<Open> {
         let what = Arc::new(what.clone());
         let stop = CancellationToken::new();
         let plane = self.plane.clone();
+        let shards = plane.shards.clone();
+        self.opened = self.opened.wrapping_add(1);
+        let shard = self.opened % shards.count();
+        let _entered = shards.enter(shard);
         match protocol {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(socket(address, Type::STREAM)?.into())?;
                 let tenant = self.plane.tenants.listener(owner);
                 let accept = accept(plane, (listener, tenant), what.clone(), stop.clone());
-                self.plane.tasks.spawn("listener", accept);
+                shards.spawn(shard, &self.plane.tasks, "listener", accept);
             }
             Protocol::Udp => {
                 let socket = UdpSocket::from_std(socket(address, Type::DGRAM)?.into())?;
                 let serve = crate::udp::outbound::serve(plane, socket, what.clone(), stop.clone());
-                self.plane.tasks.spawn("udp-listener", serve);
+                shards.spawn(shard, &self.plane.tasks, "udp-listener", serve);
             }
         }
         Ok(Open { what, stop })
@@ -260,8 +267,20 @@ fn begin(plane: &Arc<Plane>, what: &Arc<What>, tenant: &Tenant, (stream, client)
         record.finish(&plane.metrics, crate::outcome::Outcome::Limit);
         return;
     };
-    let held = Held { _place: place, _tenant: tenant.connection() };
-    plane.tasks.spawn("connection", outbound::serve(plane.clone(), what.clone(), (stream, client), held));
+    let (shard, load) = plane.shards.place();
+    let held = Held { _place: place, _tenant: tenant.connection(), _load: load };
+    if shard == shards::here() || plane.shards.count() == 1 {
+        let serve = outbound::serve(plane.clone(), what.clone(), (stream, client), held);
+        return plane.tasks.spawn("connection", serve);
+    }
+    // Taken from this shard's event queue here, and put into the other's there.
+    let Ok(stream) = stream.into_std() else { return };
+    let (there, what) = (plane.clone(), what.clone());
+    plane.shards.spawn(shard, &plane.tasks, "connection", async move {
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            outbound::serve(there, what, (stream, client), held).await;
+        }
+    });
 }
 
 fn is_exhausted(error: &io::Error) -> bool {

@@ -14,6 +14,7 @@ use hansa_core::catalog::Protocol;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::ClusterId;
 use hansa_core::reach::{Event, Reach};
+use hansa_runtime::shards::Load;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -61,6 +62,8 @@ pub(crate) struct Held {
     pub(crate) _place: OwnedSemaphorePermit,
     /// Its place on the addresses of a gateway.
     pub(crate) _tenant: Tenant,
+    /// Its weight on its shard.
+    pub(crate) _load: Load,
 }
 
 /// Serves one client connection to its end.

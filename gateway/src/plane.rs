@@ -14,6 +14,7 @@ use hansa_core::name::{ClusterId, Label, NodeId, ServiceName, Target};
 use hansa_core::route::{self, Reason, Spread, Standing};
 use hansa_runtime::drain::Drain;
 use hansa_runtime::logs::ACCESS;
+use hansa_runtime::shards::Shards;
 use hansa_runtime::tasks::Tasks;
 use rand::RngExt;
 use tokio::sync::{Semaphore, watch};
@@ -57,6 +58,8 @@ pub(crate) struct Plane {
     pub(crate) drain: Drain,
     /// Where connections run.
     pub(crate) tasks: Tasks,
+    /// The threads that connections run on.
+    pub(crate) shards: Shards,
     /// The controllers of the own cluster.
     pub(crate) controllers: Vec<String>,
 }

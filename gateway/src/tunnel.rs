@@ -27,17 +27,20 @@ mod link;
 mod live;
 mod registry;
 mod slot;
+mod steer;
 mod tend;
 mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::{ClusterId, NodeId};
 use hansa_identity::tls::Tls;
+use hansa_runtime::shards;
 use http::HeaderMap;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -59,8 +62,33 @@ pub use reach::{GatewayReach, PeerReach, ReachView};
 pub use request::{CONNECT_UDP, Request, Responder};
 pub use stream::{RecvHalf, Response, SendHalf, Stream};
 
-/// Requests of peers.
-pub type Incoming = mpsc::Receiver<Request>;
+/// Requests of peers, in a queue for each shard.
+#[derive(Debug)]
+pub struct Incoming(Vec<mpsc::Receiver<Request>>);
+
+impl Incoming {
+    /// The queue of each shard, by number: to be taken there, where the request's tunnel is.
+    pub fn by_shard(self) -> Vec<mpsc::Receiver<Request>> {
+        self.0
+    }
+
+    /// The next request of any shard; `None` once there will be no more. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Request> {
+        std::future::poll_fn(|cx| {
+            let mut ended = true;
+            for queue in &mut self.0 {
+                match queue.poll_recv(cx) {
+                    Poll::Ready(Some(request)) => return Poll::Ready(Some(request)),
+                    Poll::Ready(None) => {}
+                    Poll::Pending => ended = false,
+                }
+            }
+            if ended { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
 /// Connections of those who want to join, to be handed to the controller as they are.
 pub type JoinStreams = mpsc::Receiver<JoinStream>;
 
@@ -110,14 +138,15 @@ impl Tunnels {
         let listeners = config
             .listen
             .iter()
-            .map(|address| transport::listen(*address, &server, config.server_id.as_ref()));
+            .map(|address| transport::listen(*address, &server, &config));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        let diallers = transport::Diallers::bind()?;
-        let (incoming, requests) = mpsc::channel(config.limits.incoming.max(1));
+        let diallers = transport::Diallers::bind(&config.shards)?;
+        let queues = (0..config.shards.count()).map(|_| mpsc::channel(config.limits.incoming.max(1)));
+        let (incoming, requests) = queues.unzip();
         let (joins, join_streams) = mpsc::channel(config.limits.joins.max(1));
         let inputs = Inputs { config, identity, table, metrics };
         let hub = Hub::new(inputs, (listeners, diallers), (incoming, joins));
-        Ok((Self { hub }, requests, join_streams))
+        Ok((Self { hub }, Incoming(requests), join_streams))
     }
 
     /// The addresses listened on, with their real port numbers.
@@ -132,8 +161,10 @@ impl Tunnels {
         tasks.spawn_until_shutdown("follow the table", hub.clone().follow());
         tasks.spawn_until_shutdown("publish reach", hub.clone().publish());
         for (index, listener) in hub.listeners.iter().enumerate() {
-            let quic = accept::quic(hub.clone(), listener.quic.clone());
-            tasks.spawn_until_shutdown("accept QUIC", quic);
+            for (shard, endpoint) in listener.quic().enumerate() {
+                let quic = accept::quic(hub.clone(), endpoint.clone());
+                hub.spawn_on(shard, "accept QUIC", quic);
+            }
             tasks.spawn_until_shutdown("accept TCP", accept::tcp(hub.clone(), index));
         }
         cancel.cancelled().await;
@@ -157,6 +188,7 @@ impl Tunnels {
                 desperate: open.first.is_empty(),
                 tried: &tried,
                 leaving: &leaving,
+                shard: shards::here(),
                 draw: rand::random(),
             };
             let Some(link) = self.hub.registry.choose(peer, &wish) else { break };

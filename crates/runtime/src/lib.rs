@@ -14,5 +14,6 @@ pub mod logs;
 pub mod metrics;
 pub mod ready;
 pub mod settings;
+pub mod shards;
 pub mod tasks;
 pub mod units;

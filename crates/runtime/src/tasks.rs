@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,15 +97,15 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let span = info_span!("task", name);
-        // Combinators, not an async block: a block keeps room for `work` twice, before and while
-        // it runs, and there are as many of these as connections.
-        let caught = AssertUnwindSafe(work).catch_unwind().map(move |ended| {
-            if let Err(panic) = ended {
-                error!(task = name, cause = %panic_text(&*panic), "task panicked");
-            }
-        });
-        self.inner.tracker.spawn(caught.instrument(span));
+        self.inner.tracker.spawn(caught(name, work));
+    }
+
+    /// Like [`Tasks::spawn`], on the runtime of `handle`.
+    pub fn spawn_on<F>(&self, handle: &Handle, name: &'static str, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.inner.tracker.spawn_on(caught(name, work), handle);
     }
 
     /// Like [`Tasks::spawn`], and cancelled at its next await when the set shuts down: for work
@@ -190,6 +191,21 @@ impl Inner {
         });
         self.token.cancel();
     }
+}
+
+/// Logs a panic of `work` and lets it end that alone.
+fn caught<F>(name: &'static str, work: F) -> impl Future<Output = ()> + Send + 'static
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    // Combinators, not an async block: a block keeps room for `work` twice, before and while
+    // it runs, and there are as many of these as connections. No span either: it would be entered
+    // and left at every turn of every connection.
+    AssertUnwindSafe(work).catch_unwind().map(move |ended| {
+        if let Err(panic) = ended {
+            error!(task = name, cause = %panic_text(&*panic), "task panicked");
+        }
+    })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -51,7 +51,12 @@ impl Gateway {
         tasks.spawn_critical("admin", admin.run(tasks.clone(), end.clone()));
         let (tunnels, cancel) = (plane.tunnels.clone(), end.clone());
         tasks.spawn("tunnels", async move { tunnels.run(cancel).await });
-        tasks.spawn_until_shutdown("inbound", inbound::run(plane.clone(), incoming));
+        for (shard, requests) in incoming.by_shard().into_iter().enumerate() {
+            let serve = inbound::run(plane.clone(), requests);
+            let (token, shards) = (tasks.token(), plane.shards.clone());
+            let serve = async move { token.run_until_cancelled(serve).await.unwrap_or(()) };
+            shards.spawn(shard, &tasks, "inbound", serve);
+        }
         tasks.spawn_until_shutdown("joins", inbound::joins(plane.clone(), joins));
         look_after_paths(&plane, &config, &end);
         let parts = sibling::Parts { tls: tls.clone(), config: config.clone(), relay };

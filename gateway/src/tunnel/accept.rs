@@ -156,6 +156,7 @@ pub(crate) async fn tcp(hub: Arc<Hub>, index: usize) {
     let mut gate = Gate::new(&hub);
     let Some(listener) = hub.listeners.get(index) else { return };
     let configs = transport::tcp_servers(&hub.identity);
+    let mut next = 0_usize;
     loop {
         let accepted = tokio::select! {
             accepted = listener.tcp.accept() => accepted,
@@ -174,8 +175,12 @@ pub(crate) async fn tcp(hub: Arc<Hub>, index: usize) {
             hub.metrics.handshake("server", Lane::Http2, "limited");
             continue;
         };
+        // Such tunnels are few: they go round.
+        let shard = next % hub.config.shards.count();
+        next = next.wrapping_add(1);
+        let Ok(tcp) = tcp.into_std() else { continue };
         let task = tcp_handshake(hub.clone(), (tcp, from), configs.clone(), permit);
-        hub.tasks.spawn_until_shutdown("TLS handshake", task);
+        hub.spawn_on(shard, "TLS handshake", task);
     }
 }
 
@@ -183,10 +188,12 @@ type Configs = (Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>);
 
 async fn tcp_handshake(
     hub: Arc<Hub>,
-    (tcp, from): (TcpStream, SocketAddr),
+    (tcp, from): (std::net::TcpStream, SocketAddr),
     configs: Configs,
     permit: OwnedSemaphorePermit,
 ) {
+    // From here on it belongs to this shard.
+    let Ok(tcp) = TcpStream::from_std(tcp) else { return };
     transport::tune(&tcp, &hub.config);
     let shaken = tokio::time::timeout(hub.config.timing.handshake, tls(tcp, configs)).await;
     let tls = match shaken {

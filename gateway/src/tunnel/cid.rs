@@ -1,9 +1,10 @@
-//! Connection ids that carry a server id, so that a load balancer in front of several gateways can
-//! send a connection's packets to its own, whatever address they come from.
+//! Connection ids of the listening endpoints. They name the shard that holds the connection, so that
+//! its packets find it when its peer's address changes, and where an operator sets a server id also
+//! that, so that a load balancer in front of several gateways finds the gateway.
 //!
-//! The plaintext form of QUIC-LB (draft-ietf-quic-load-balancers 5.1): one octet of configuration
-//! number and length, the server id, a nonce. Used by the listening endpoints where an operator
-//! sets a server id; the id is no secret and is seen on the wire. It decodes nobody else's ids.
+//! With a server id: the plaintext form of QUIC-LB (draft-ietf-quic-load-balancers 5.1): one octet of
+//! configuration number and length, the server id, a nonce whose first octet is the shard. Without:
+//! the shard's octet and a nonce. Neither is secret, and both are seen on the wire.
 
 use std::fmt;
 use std::str::FromStr;
@@ -73,31 +74,51 @@ impl fmt::Debug for ServerId {
 
 /// Makes the ids of one endpoint.
 #[derive(Debug, Clone)]
-pub(crate) struct Generator(pub(crate) ServerId);
+pub(crate) struct Generator {
+    pub(crate) server: Option<ServerId>,
+    pub(crate) shard: u8,
+}
 
 impl Generator {
+    /// What stands before the shard's octet.
+    fn before(&self) -> usize {
+        self.server.as_ref().map_or(0, |server| 1 + server.0.len())
+    }
+
     fn nonce(&self) -> usize {
-        NONCE.min(MOST - 1 - self.0.0.len())
+        NONCE.min(MOST - self.before())
     }
 
     /// Configuration number 0 in the upper three bits, the length behind this octet in the others.
     fn first(&self) -> u8 {
         u8::try_from(self.cid_len() - 1).unwrap_or(0)
     }
+
+    /// The shard that a datagram's connection lives on, by its id. `None` where it is not known: the
+    /// first packets of a connection carry an id that the other side drew.
+    pub(crate) fn shard_of(&self, datagram: &[u8]) -> Option<usize> {
+        let short = datagram.first()? & 0x80 == 0;
+        // The id follows the first octet (RFC 9000 17.3).
+        let octet = datagram.get(1 + self.before())?;
+        short.then(|| usize::from(*octet))
+    }
 }
 
 impl ConnectionIdGenerator for Generator {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; MOST];
-        let (server, length) = (self.0.0.len(), self.cid_len());
-        id[0] = self.first();
-        id[1..=server].copy_from_slice(&self.0.0);
-        rand::rng().fill(&mut id[1 + server..length]);
+        let (before, length) = (self.before(), self.cid_len());
+        if let Some(server) = &self.server {
+            id[0] = self.first();
+            id[1..before].copy_from_slice(&server.0);
+        }
+        id[before] = self.shard;
+        rand::rng().fill(&mut id[before + 1..length]);
         ConnectionId::new(&id[..length])
     }
 
     fn cid_len(&self) -> usize {
-        1 + self.0.0.len() + self.nonce()
+        self.before() + self.nonce()
     }
 
     fn cid_lifetime(&self) -> Option<Duration> {
@@ -113,16 +134,32 @@ mod tests {
     fn an_id_has_its_length_the_server_and_a_fresh_nonce() {
         let server: ServerId = "00000000000000A1".parse().unwrap();
         assert_eq!(server.to_string(), "00000000000000a1");
-        let mut generator = Generator(server);
+        let mut generator = Generator { server: Some(server), shard: 3 };
         let (one, two) = (generator.generate_cid(), generator.generate_cid());
         assert_eq!(one.len(), 16);
         assert_eq!(one[..9], [15, 0, 0, 0, 0, 0, 0, 0, 0xa1]);
-        assert_ne!(one[9..], two[9..]);
+        assert_eq!((one[9], two[9]), (3, 3));
+        assert_ne!(one[10..], two[10..]);
+    }
+
+    #[test]
+    fn a_datagram_names_the_shard_of_its_connection() {
+        let servers = [None, Some("a1".parse().unwrap()), Some("ab".repeat(15).parse().unwrap())];
+        for server in servers {
+            let mut generator = Generator { server, shard: 7 };
+            let mut datagram = vec![0x40];
+            datagram.extend_from_slice(&generator.generate_cid());
+            assert_eq!(generator.shard_of(&datagram), Some(7));
+            datagram[0] = 0xc0;
+            assert_eq!(generator.shard_of(&datagram), None, "a long header");
+            assert_eq!(generator.shard_of(&datagram[..1]), None);
+        }
     }
 
     #[test]
     fn the_longest_server_id_leaves_four_octets_of_nonce() {
-        let mut generator = Generator("ab".repeat(15).parse().unwrap());
+        let server = Some("ab".repeat(15).parse().unwrap());
+        let mut generator = Generator { server, shard: 0 };
         assert_eq!((generator.generate_cid().len(), generator.nonce()), (20, 4));
     }
 

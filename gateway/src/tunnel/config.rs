@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hansa_runtime::shards::Shards;
+
 use super::cid::ServerId;
 
 /// Which congestion controller QUIC tunnels use.
@@ -37,6 +39,8 @@ pub struct Config {
     pub connection_window: u32,
     /// Greatest age of a tunnel before it is replaced by a fresh one.
     pub max_age: Duration,
+    /// The threads that tunnels live on.
+    pub shards: Shards,
     /// How patient we are.
     pub timing: Timing,
     /// What peers and strangers may use of us.
@@ -54,6 +58,7 @@ impl Default for Config {
             stream_window: 8 << 20,
             connection_window: 32 << 20,
             max_age: Duration::from_secs(6 * 3600),
+            shards: Shards::inline(),
             timing: Timing::default(),
             limits: Limits::default(),
         }

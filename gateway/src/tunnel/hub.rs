@@ -53,7 +53,8 @@ pub(crate) struct Hub {
     pub(crate) transport: Arc<TransportConfig>,
     pub(crate) diallers: Diallers,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) incoming: mpsc::Sender<Request>,
+    /// By shard.
+    pub(crate) incoming: Vec<mpsc::Sender<Request>>,
     pub(crate) joins: mpsc::Sender<JoinStream>,
     pub(crate) reach: watch::Sender<Arc<ReachView>>,
     /// Cancelled when draining begins: nothing new is accepted or dialled.
@@ -85,7 +86,7 @@ impl Hub {
     pub(crate) fn new(
         inputs: Inputs,
         (listeners, diallers): (Vec<Listener>, Diallers),
-        (incoming, joins): (mpsc::Sender<Request>, mpsc::Sender<JoinStream>),
+        (incoming, joins): (Vec<mpsc::Sender<Request>>, mpsc::Sender<JoinStream>),
     ) -> Arc<Self> {
         Arc::new(Self {
             transport: transport::quic(&inputs.config),
@@ -106,6 +107,18 @@ impl Hub {
             tried: Mutex::default(),
             refusal_said: AtomicU64::new(0),
         })
+    }
+
+    /// Runs `work` on a shard until the tunnels end.
+    pub(crate) fn spawn_on<F>(&self, shard: usize, name: &'static str, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let token = self.tasks.token();
+        let work = async move {
+            token.run_until_cancelled(work).await;
+        };
+        self.config.shards.spawn(shard, &self.tasks, name, work);
     }
 
     /// Logs a refused handshake; strangers fill no log, so at most one line a second.
@@ -210,7 +223,7 @@ impl Hub {
         self.draining.cancel();
         let deadline = Instant::now() + limit;
         for listener in &self.listeners {
-            listener.quic.set_server_config(None);
+            listener.quic().for_each(|endpoint| endpoint.set_server_config(None));
         }
         let mut tick = interval(Duration::from_millis(50));
         let mut idle = 0;
@@ -244,7 +257,7 @@ impl Hub {
 
     /// Lets the closing packets leave.
     pub(crate) async fn flush(&self) {
-        let endpoints = self.listeners.iter().map(|l| &l.quic).chain(self.diallers.all());
+        let endpoints = self.listeners.iter().flat_map(Listener::quic).chain(self.diallers.all());
         let all = futures::future::join_all(endpoints.map(quinn::Endpoint::wait_idle));
         // What the other side does not acknowledge in this time, it learns by silence.
         let _ = tokio::time::timeout(Duration::from_millis(500), all).await;

@@ -15,6 +15,7 @@ use hansa_core::spiffe::TrustDomain;
 use hansa_http3 as http3;
 use hansa_http3::RequestHead;
 use hansa_identity::verify::Side;
+use hansa_runtime::shards;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -74,6 +75,8 @@ pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) facts: Facts,
     pub(crate) wire: Wire,
+    /// The shard that drives it.
+    pub(crate) shard: usize,
     pub(crate) made: SystemTime,
     born: Instant,
     condition: watch::Sender<Condition>,
@@ -106,6 +109,7 @@ impl Link {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             facts,
             wire,
+            shard: shards::here(),
             made: SystemTime::now(),
             born: Instant::now(),
             condition: watch::Sender::new(Condition::Good),

@@ -184,7 +184,8 @@ async fn deliver(hub: &Hub, link: &Link, head: Head, (responder, recv): (Respond
     let peer = link.facts.peer.clone();
     let Head { protocol, headers, .. } = head;
     let request = Request { peer, authority, protocol, headers, responder, recv };
-    if let Err(TrySendError::Full(request) | TrySendError::Closed(request)) = hub.incoming.try_send(request) {
+    let queue = &hub.incoming[link.shard];
+    if let Err(TrySendError::Full(request) | TrySendError::Closed(request)) = queue.try_send(request) {
         request.responder.reject();
     }
 }

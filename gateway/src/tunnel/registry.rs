@@ -25,6 +25,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) tried: &'a [u64],
     /// Gateways that the table says are going away: only where there is no other.
     pub(crate) leaving: &'a [NodeId],
+    /// Rather one of this shard.
+    pub(crate) shard: usize,
     /// A random number.
     pub(crate) draw: u64,
 }
@@ -104,7 +106,10 @@ impl Registry {
         };
         let stays = |link: &&Arc<Link>| !wish.leaving.contains(&link.facts.peer.gateway);
         let good = || pool.iter().filter(|link| fits(link, Condition::Good) && !link.told_to_leave());
-        less_busy(good().filter(stays), wish.draw).or_else(|| less_busy(good(), wish.draw)).or_else(|| {
+        let near = |link: &&Arc<Link>| link.shard == wish.shard;
+        let near = less_busy(good().filter(stays).filter(near), wish.draw);
+        let stays = || less_busy(good().filter(stays), wish.draw);
+        near.or_else(stays).or_else(|| less_busy(good(), wish.draw)).or_else(|| {
             let suspect = pool.iter().filter(|link| wish.desperate && fits(link, Condition::Suspect));
             less_busy(suspect, wish.draw)
         })

@@ -25,11 +25,12 @@ use super::live::{self, live};
 use super::peer::{Action, Event, Lane, Now, Rules, State, step};
 
 /// Which wanted tunnel: peer, its gateway, number, and whether they ask.
-pub(crate) type Slot = (ClusterId, NodeId, u16, bool);
+pub(crate) type Slot = (ClusterId, NodeId, usize, bool);
 
 /// A slot's task as `hub` holds it.
 #[derive(Debug)]
 pub(crate) struct Running {
+    shard: usize,
     wanted: watch::Sender<Wanted>,
     end: CancellationToken,
 }
@@ -63,21 +64,43 @@ pub(crate) fn reconcile(hub: &Arc<Hub>, table: &RouteTable, slots: &mut BTreeMap
         }
         let (sender, receiver) = watch::channel(want);
         let end = hub.draining.child_token();
-        hub.tasks.spawn_until_shutdown("slot", run(hub.clone(), receiver, end.clone()));
-        slots.insert(slot, Running { wanted: sender, end });
+        let shard = shard(&slot, slots, hub.config.shards.count());
+        hub.spawn_on(shard, "slot", run(hub.clone(), receiver, end.clone()));
+        slots.insert(slot, Running { shard, wanted: sender, end });
     }
+}
+
+/// Where a new slot lives, for good: on the shard that has the fewest to this peer, then the fewest at all.
+fn shard((peer, _, _, turned): &Slot, slots: &BTreeMap<Slot, Running>, count: usize) -> usize {
+    let load = |shard: usize| {
+        let here = || slots.iter().filter(move |(_, running)| running.shard == shard);
+        let same = here().filter(|((of, _, _, way), _)| (of, way) == (peer, turned));
+        (same.count(), here().count())
+    };
+    (0..count).min_by_key(|shard| load(*shard)).unwrap_or(0)
+}
+
+/// Tunnels to all gateways of one peer together, for shards; more shards share them.
+const SPREAD: usize = 4;
+
+/// How many tunnels to each of `gateways` gateways: enough that, up to a few, each shard has one to the peer.
+fn each(hub: &Hub, gateways: usize) -> usize {
+    let spread = hub.config.shards.count().min(SPREAD).div_ceil(gateways.max(1));
+    spread.max(usize::from(hub.config.connections_per_gateway))
 }
 
 fn wanted(hub: &Hub, table: &RouteTable) -> BTreeMap<Slot, Wanted> {
     let mut all = BTreeMap::new();
     for peer in table.peers.values() {
-        for gateway in peer.gateways.values().filter(|gateway| !gateway.addresses.is_empty()) {
+        let gateways = || peer.gateways.values().filter(|gateway| !gateway.addresses.is_empty());
+        let count = gateways().count();
+        for gateway in gateways() {
             let id = PeerId {
                 cluster: peer.cluster.clone(),
                 trust_domain: peer.trust_domain.clone(),
                 gateway: gateway.id.clone(),
             };
-            for number in 0..hub.config.connections_per_gateway.max(1) {
+            for number in 0..each(hub, count) {
                 for turned in [false, true].into_iter().filter(|turned| !turned || hub.config.dial_only) {
                     let addresses = gateway.addresses.clone();
                     let target = Target { peer: id.clone(), addresses, turned };

@@ -9,19 +9,21 @@ use std::time::Duration;
 
 use hansa_identity::tls::{ALPN_H2, ALPN_H3, ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3, Tls};
 use hansa_identity::verify::{Admit, Domains, RoleKind};
+use hansa_runtime::shards::{self, Shards};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime as _, TokioRuntime};
+use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime as _, TokioRuntime};
 use quinn::{TransportConfig, VarInt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::bounded::Bounded;
 use super::budget::{LEAST_RECEIVE, LEAST_SEND, LEAST_STREAMS};
-use super::cid::{Generator, ServerId};
+use super::cid::Generator;
 use super::config::{Config, Congestion};
 use super::error::BindError;
 use super::offload::Offload;
+use super::steer::{Steered, Strays};
 
 /// Socket buffers: a burst of a whole window must fit between two turns of ours.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -96,8 +98,10 @@ pub(crate) fn tcp_servers(identity: &Tls) -> (Arc<rustls::ServerConfig>, Arc<rus
     (Arc::new(tunnels), Arc::new(identity.server_without_client_auth(&[ALPN_JOIN])))
 }
 
-fn udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+fn udp(address: SocketAddr, shared: bool) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // The TCP socket of the same number, which is not shared, keeps other processes away.
+    socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -111,29 +115,60 @@ fn udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 /// An endpoint and what is known of its socket.
 type Bound = (quinn::Endpoint, Offload);
 
+/// An endpoint on the shard that was entered.
 fn endpoint(
-    address: SocketAddr,
+    config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
-    id: Option<&ServerId>,
+    socket: Arc<dyn AsyncUdpSocket>,
 ) -> io::Result<Bound> {
-    let socket = TokioRuntime.wrap_udp_socket(udp(address)?)?;
-    let mut config = EndpointConfig::default();
-    if let Some(id) = id {
-        let generator = Generator(id.clone());
-        config.cid_generator(move || Box::new(generator.clone()));
-    }
     let runtime = Arc::new(TokioRuntime);
     let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket.clone(), runtime)?;
     Ok((endpoint, Offload::new(socket)))
+}
+
+fn dialling(address: SocketAddr) -> io::Result<Bound> {
+    endpoint(EndpointConfig::default(), None, TokioRuntime.wrap_udp_socket(udp(address, false)?)?)
+}
+
+/// An endpoint on each shard, all on one port.
+fn listening(
+    address: SocketAddr,
+    server: &quinn::ServerConfig,
+    config: &Config,
+) -> io::Result<Vec<Bound>> {
+    let shards = &config.shards;
+    let strays: Arc<[Strays]> = (0..shards.count()).map(|_| Strays::default()).collect();
+    let mut bound = Vec::new();
+    for number in 0..shards.count() {
+        let _entered = shards.enter(number);
+        let shard = u8::try_from(number).map_err(io::Error::other)?;
+        let ids = Generator { server: config.server_id.clone(), shard };
+        let mut endpoint_config = EndpointConfig::default();
+        let generator = ids.clone();
+        endpoint_config.cid_generator(move || Box::new(generator.clone()));
+        let mut socket = TokioRuntime.wrap_udp_socket(udp(address, shards.count() > 1)?)?;
+        if shards.count() > 1 {
+            socket = Arc::new(Steered { inner: socket, ids, strays: strays.clone() });
+        }
+        bound.push(endpoint(endpoint_config, Some(server.clone()), socket)?);
+    }
+    Ok(bound)
 }
 
 /// One address we listen on, UDP and TCP of the same number.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
-    pub(crate) quic: quinn::Endpoint,
-    pub(crate) offload: Offload,
+    /// One for each shard.
+    bound: Vec<Bound>,
     pub(crate) tcp: TcpListener,
+}
+
+impl Listener {
+    /// The endpoint of each shard, by number.
+    pub(crate) fn quic(&self) -> impl Iterator<Item = &quinn::Endpoint> {
+        self.bound.iter().map(|(endpoint, _)| endpoint)
+    }
 }
 
 /// A process that was killed holds its ports until its last thread is gone; a new one waits so long.
@@ -145,14 +180,14 @@ const AGAIN: Duration = Duration::from_millis(25);
 pub(crate) fn listen(
     address: SocketAddr,
     server: &quinn::ServerConfig,
-    id: Option<&ServerId>,
+    config: &Config,
 ) -> Result<Listener, BindError> {
     // A number that is free for TCP may be taken for UDP: then another one is drawn.
     let (tries, pause) = match address.port() {
         0 => (16, Duration::ZERO),
         _ => (TAKEN_FOR.as_millis() / AGAIN.as_millis(), AGAIN),
     };
-    let mut bound = bind(address, server, id);
+    let mut bound = bind(address, server, config);
     for _ in 1..tries {
         match &bound {
             Err(BindError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {}
@@ -160,7 +195,7 @@ pub(crate) fn listen(
         }
         // While the process starts: nothing else runs yet.
         std::thread::sleep(pause);
-        bound = bind(address, server, id);
+        bound = bind(address, server, config);
     }
     bound
 }
@@ -168,14 +203,13 @@ pub(crate) fn listen(
 fn bind(
     address: SocketAddr,
     server: &quinn::ServerConfig,
-    id: Option<&ServerId>,
+    config: &Config,
 ) -> Result<Listener, BindError> {
     let failed = |address, lane| move |source| BindError::Listen { address, lane, source };
     let tcp = tcp_listener(address).map_err(failed(address, "tcp"))?;
     let address = tcp.local_addr().map_err(failed(address, "tcp"))?;
-    let bound = endpoint(address, Some(server.clone()), id);
-    let (quic, offload) = bound.map_err(failed(address, "udp"))?;
-    Ok(Listener { address, quic, offload, tcp })
+    let bound = listening(address, server, config).map_err(failed(address, "udp"))?;
+    Ok(Listener { address, bound, tcp })
 }
 
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -190,30 +224,37 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The endpoints we dial from, one per address family.
+/// The endpoints we dial from: on each shard one per address family.
 #[derive(Debug)]
-pub(crate) struct Diallers {
-    v4: Option<Bound>,
-    v6: Option<Bound>,
-}
+pub(crate) struct Diallers(Vec<(Option<Bound>, Option<Bound>)>);
 
 impl Diallers {
-    pub(crate) fn bind() -> Result<Self, BindError> {
-        let v4 = endpoint((Ipv4Addr::UNSPECIFIED, 0).into(), None, None);
-        let v6 = endpoint((Ipv6Addr::UNSPECIFIED, 0).into(), None, None);
-        match (v4, v6) {
-            (Err(error), Err(_)) => Err(BindError::Dial(error)),
-            (v4, v6) => Ok(Self { v4: v4.ok(), v6: v6.ok() }),
-        }
+    pub(crate) fn bind(shards: &Shards) -> Result<Self, BindError> {
+        let each = (0..shards.count()).map(|number| {
+            let _entered = shards.enter(number);
+            let v4 = dialling((Ipv4Addr::UNSPECIFIED, 0).into());
+            let v6 = dialling((Ipv6Addr::UNSPECIFIED, 0).into());
+            match (v4, v6) {
+                (Err(error), Err(_)) => Err(BindError::Dial(error)),
+                (v4, v6) => Ok((v4.ok(), v6.ok())),
+            }
+        });
+        each.collect::<Result<_, _>>().map(Self)
     }
 
+    /// The endpoint of this shard that reaches `address`.
     pub(crate) fn towards(&self, address: SocketAddr) -> Option<&quinn::Endpoint> {
-        let bound = if address.is_ipv4() { &self.v4 } else { &self.v6 };
+        let (v4, v6) = self.0.get(shards::here())?;
+        let bound = if address.is_ipv4() { v4 } else { v6 };
         bound.as_ref().map(|(endpoint, _)| endpoint)
     }
 
+    fn bound(&self) -> impl Iterator<Item = &Bound> {
+        self.0.iter().flat_map(|(v4, v6)| v4.iter().chain(v6))
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &quinn::Endpoint> {
-        self.v4.iter().chain(&self.v6).map(|(endpoint, _)| endpoint)
+        self.bound().map(|(endpoint, _)| endpoint)
     }
 }
 
@@ -222,8 +263,8 @@ pub(crate) fn offloads<'a>(
     listeners: &'a [Listener],
     diallers: &'a Diallers,
 ) -> impl Iterator<Item = &'a Offload> {
-    let dialling = diallers.v4.iter().chain(&diallers.v6).map(|(_, offload)| offload);
-    listeners.iter().map(|listener| &listener.offload).chain(dialling)
+    let listening = listeners.iter().flat_map(|listener| &listener.bound);
+    listening.chain(diallers.bound()).map(|(_, offload)| offload)
 }
 
 /// Settings of a tunnel's TCP connection.

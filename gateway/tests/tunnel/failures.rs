@@ -1,10 +1,12 @@
 //! Paths that break, gateways that leave, and the way back.
 
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use hansa_core::mesh::Transport;
 use hansa_core::reach::Reach;
 use hansa_gateway::tunnel::{Config, Cut, Lane, Open, Stream, StreamError, Timing};
+use hansa_runtime::shards::Shards;
 
 use super::member::{Domain, Gateway, LONG, greet, loopback, open, said};
 use super::relay::Relay;
@@ -39,6 +41,27 @@ async fn three(transport: Transport) -> Three {
     a.connected(&west, "b", 1).await;
     a.connected(&west, "c", 1).await;
     Three { west, a, b, _c: c, to_b, _east: east }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_survives_that_its_address_changes() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    // The kernel gives packets from a new address to any of the shards: they must find the right one.
+    let shards = Shards::start("test", NonZeroUsize::new(4).unwrap()).unwrap();
+    let config = Config { listen: loopback(), shards, ..Config::default() };
+    let (a, mut b) = (east.gateway("a", &[&west]), west.gateway_with("b", &[&east], config));
+    b.echo();
+    let nat = Relay::new(b.address(), (true, false)).await;
+    b.know(&west, vec![east.peer(Transport::Quic, &[])]);
+    a.know(&east, vec![west.peer(Transport::Quic, &[("b", vec![nat.address])])]);
+    a.connected(&west, "b", 1).await;
+    let mut stream = a.open(&west).await;
+    greet(&mut stream, "before").await;
+    for _ in 0..8 {
+        nat.forget();
+        said(&mut stream, "from a new address").await;
+    }
+    assert_eq!(a.metric("hansa_tunnel_handshakes_total", "ok"), 1.0, "it is still the same tunnel");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@
 use std::collections::hash_map::{Entry, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     udp: Arc<AtomicBool>,
+    mapping: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -23,8 +24,8 @@ impl Relay {
             let address = listener.local_addr().unwrap();
             // The same number may be taken for UDP.
             let Ok(socket) = UdpSocket::bind(address).await else { continue };
-            let relay = Self { address, udp: Arc::new(AtomicBool::new(udp)) };
-            tokio::spawn(forward_udp(socket, target, relay.udp.clone()));
+            let relay = Self { address, udp: Arc::new(AtomicBool::new(udp)), mapping: Arc::default() };
+            tokio::spawn(forward_udp(socket, target, relay.clone()));
             if tcp {
                 tokio::spawn(forward_tcp(listener, target));
             }
@@ -36,20 +37,26 @@ impl Relay {
         self.udp.store(false, Ordering::SeqCst);
     }
 
+    /// Forgets how it mapped senders, as a NAT does: from now on they come from other ports.
+    pub(crate) fn forget(&self) {
+        self.mapping.fetch_add(1, Ordering::SeqCst);
+    }
+
     pub(crate) fn pass_udp(&self) {
         self.udp.store(true, Ordering::SeqCst);
     }
 }
 
-async fn forward_udp(front: UdpSocket, target: SocketAddr, passes: Arc<AtomicBool>) {
+async fn forward_udp(front: UdpSocket, target: SocketAddr, Relay { udp: passes, mapping, .. }: Relay) {
     let front = Arc::new(front);
-    let mut backs = HashMap::<SocketAddr, Arc<UdpSocket>>::new();
+    let mut backs = HashMap::<(SocketAddr, usize), Arc<UdpSocket>>::new();
     let mut buffer = vec![0; 65_536];
     while let Ok((length, from)) = front.recv_from(&mut buffer).await {
         if !passes.load(Ordering::SeqCst) {
             continue;
         }
-        if let Entry::Vacant(vacant) = backs.entry(from) {
+        let key = (from, mapping.load(Ordering::SeqCst));
+        if let Entry::Vacant(vacant) = backs.entry(key) {
             let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             back.connect(target).await.unwrap();
             vacant.insert(back.clone());
@@ -63,7 +70,7 @@ async fn forward_udp(front: UdpSocket, target: SocketAddr, passes: Arc<AtomicBoo
                 }
             });
         }
-        let _ = backs[&from].send(&buffer[..length]).await;
+        let _ = backs[&key].send(&buffer[..length]).await;
     }
 }
 

@@ -122,7 +122,11 @@ where
 {
     let refused = |e: logs::LogError| Failure::new(Exit::Usage, CONFIG_INVALID, "log", e.to_string());
     let logs = logs::init(log).map_err(refused)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match kind {
+        // Its connections live on threads of their own; what is left is little.
+        Kind::Gateway => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
     let runtime = runtime.map_err(|e| failed(kind, e))?;
     let outcome = runtime.block_on(async {
         let process =
