@@ -31,6 +31,8 @@ use crate::table::Current;
 const BACKLOG: i32 = 1_024;
 /// Pause after an accept that failed for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Listeners opened in one turn.
+const BATCH: usize = 16;
 /// What could not be bound is tried again this often.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -107,7 +109,7 @@ impl Listeners {
         loop {
             let current = tables.borrow_and_update().clone();
             let owned = owners.borrow_and_update().clone();
-            self.reconcile(&current, &owned);
+            self.reconcile(&current, &owned).await;
             let retry = !self.bound.borrow().unbound.is_empty();
             tokio::select! {
                 changed = tables.changed() => if changed.is_err() { break },
@@ -121,7 +123,7 @@ impl Listeners {
         }
     }
 
-    fn reconcile(&mut self, current: &Current, owners: &BTreeSet<NodeId>) {
+    async fn reconcile(&mut self, current: &Current, owners: &BTreeSet<NodeId>) {
         let wanted = wanted(&current.table, owners);
         self.open.retain(|place, open| {
             let keep = wanted.get(place).is_some_and(|(what, _)| *what == *open.what);
@@ -134,6 +136,10 @@ impl Listeners {
         for (place, (what, owner)) in wanted {
             if self.open.contains_key(&place) {
                 continue;
+            }
+            if self.opened.is_multiple_of(BATCH) {
+                // A thousand take a while: tunnels must not wait for them.
+                tokio::task::yield_now().await;
             }
             match self.bind(place, &what, &owner) {
                 Ok(open) => {

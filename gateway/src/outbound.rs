@@ -13,7 +13,7 @@ use std::time::Duration;
 use hansa_core::catalog::Protocol;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::ClusterId;
-use hansa_core::reach::{Event, Reach};
+use hansa_core::reach::Event;
 use hansa_runtime::shards::Load;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
@@ -26,7 +26,7 @@ use crate::plane::{Choice, Plane, Record, Tenant, What};
 use crate::splice::{
     self, Broken, Half, Kept, Moved, Release, Sink, Source, TcpSink, TcpSource, both, pipe, reset_on_drop,
 };
-use crate::tunnel::{Open, ReachView, RecvHalf, SendHalf, StreamError};
+use crate::tunnel::{Open, RecvHalf, SendHalf, StreamError};
 
 /// How long a request waits for the client's first bytes; one that lets the server speak first
 /// loses no more than this.
@@ -130,7 +130,10 @@ impl Client<'_> {
         for cluster in choice.order {
             self.record.attempts += 1;
             self.record.peer = cluster.to_string();
-            self.release.attempt(choice.panic);
+            // In panic, first bytes wait for the answer: something failed there. Where nothing was tried
+            // yet, as right after the start, nothing failed.
+            let path = self.what.path(&cluster, Protocol::Tcp);
+            self.release.attempt(choice.panic && !self.plane.tracks.snapshot().is_new(&cluster, &path));
             self.record.moved.up.store(0, Ordering::Relaxed);
             let attempt =
                 if cluster == table.cluster { self.local(table).await } else { self.remote(&cluster).await };
@@ -149,20 +152,20 @@ impl Client<'_> {
 
     /// Waits for a path to any of `order`: true if there is one before `end`.
     async fn path(&self, order: &[ClusterId], end: Instant) -> Result<bool, Broken> {
-        let mut reach = self.plane.tunnels.reach();
+        let mut turns = self.plane.tunnels.turns();
         let mut client = TcpSource::new(self.stream.clone());
-        let leads = |view: &Arc<ReachView>| {
-            let of = |cluster| view.peers.get(cluster).map(|peer| peer.reach);
-            order.iter().any(|cluster| of(cluster) == Some(Reach::Reachable))
-        };
+        let leads = || order.iter().any(|cluster| self.plane.tunnels.leads_to(cluster));
         let up = async {
-            // The guard of the view must not live across an await.
-            let already = leads(&reach.borrow());
-            if already {
+            if leads() {
                 // What looks open may just be closing: never a busy loop.
                 tokio::time::sleep(BREATH).await;
             }
-            reach.wait_for(leads).await.is_ok()
+            while !leads() {
+                if turns.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
         };
         tokio::select! {
             found = tokio::time::timeout_at(end, up) => Ok(found.unwrap_or(false) && Instant::now() < end),

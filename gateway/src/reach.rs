@@ -311,6 +311,12 @@ impl Snapshot {
         self.peers.get(cluster).map_or(Reach::Unknown, |seen| seen.reach)
     }
 
+    /// Nothing was tried there yet: no dial has ended, and no failure is remembered.
+    pub(crate) fn is_new(&self, cluster: &ClusterId, path: &Path) -> bool {
+        let up = |path: &Path| self.track(path) == Track::Up;
+        self.reach(cluster) == Reach::Unknown && up(path) && up(&Path::Peer(cluster.clone()))
+    }
+
     /// All memories by name, for the debug page.
     pub(crate) fn shown(&self) -> BTreeMap<String, Memory> {
         self.paths.iter().map(|(path, memory)| (path.text(), *memory)).collect()

@@ -207,6 +207,24 @@ impl Tunnels {
         }
     }
 
+    /// Whether a request to this peer would find a tunnel now.
+    pub fn leads_to(&self, peer: &ClusterId) -> bool {
+        let wish = Wish {
+            via: None,
+            desperate: false,
+            tried: &[],
+            leaving: &[],
+            shard: shards::here(),
+            draw: 0,
+        };
+        self.hub.registry.choose(peer, &wish).is_some()
+    }
+
+    /// Changes whenever [`Tunnels::leads_to`] may have changed.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.hub.registry.turns()
+    }
+
     /// Gateways of this peer that the table says are going away.
     fn leaving(&self, peer: &ClusterId) -> Vec<NodeId> {
         let table = self.hub.table.borrow();

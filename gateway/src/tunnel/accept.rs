@@ -104,7 +104,7 @@ async fn quic_handshake(hub: Arc<Hub>, incoming: quinn::Incoming, permit: OwnedS
     let facts = match admit(&hub, chain, turned) {
         Ok(facts) => facts,
         Err(why) => {
-            let cut = Cut::Removed(why.clone());
+            let cut = Cut::Refused(why.clone());
             connection.close(cut.code().quic(), cut.to_string().as_bytes());
             return hub.refused(Lane::Quic, from, &why);
         }

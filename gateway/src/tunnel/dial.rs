@@ -24,7 +24,7 @@ use super::error::plain;
 use super::h2link::{self, Handle, Heard};
 use super::hub::Hub;
 use super::link::{Facts, Link, PeerId, Wire};
-use super::live::{self, Run};
+use super::live::{self, Early, Run};
 use super::peer::Lane;
 use super::transport;
 
@@ -191,18 +191,21 @@ fn facts(target: &Target, chain: Vec<rustls::pki_types::CertificateDer<'static>>
     Facts { peer: target.peer.clone(), dialled: true, asks: !target.turned, chain }
 }
 
-/// Waits for the peer's SETTINGS: our own handshake ends before the peer has judged our certificate.
+/// Waits for the peer's SETTINGS: our own handshake ends before the peer has judged our certificate. Who
+/// has no other tunnel may ask on this one meanwhile: a peer that refuses us reads nothing of it.
 async fn h3(hub: &Arc<Hub>, target: &Target, connection: quinn::Connection) -> Result<Fresh, String> {
     let chain = quic_chain(&connection);
     let role = if target.turned { http3::Role::Responder } else { http3::Role::Requester };
     let (connection, driver, requests) = http3::start(connection, role, transport::http3());
     let mut settings = connection.peer_settings();
     let mut driver = Box::pin(driver.run());
+    let link = Link::new(facts(target, chain), Wire::H3(connection));
+    let early = Early::enter(hub, &link);
     tokio::select! {
         ended = &mut driver => return Err(ended.to_string()),
         _ = settings.wait_for(Option::is_some) => {}
     }
-    let link = Link::new(facts(target, chain), Wire::H3(connection));
+    early.keep();
     let run = live::run_h3(hub.clone(), link.clone(), driver, requests);
     Ok(Fresh { link, run: Box::pin(run) })
 }

@@ -105,6 +105,9 @@ pub enum Cut {
     /// The peer was removed, or its certificate is no longer good.
     #[error("{code} peer removed: {0}", code = gateway::PEER_REMOVED)]
     Removed(String),
+    /// The other side did not take our certificate, and read nothing that came behind it.
+    #[error("{code} refused by the peer: {0}", code = gateway::PEER_REMOVED)]
+    Refused(String),
     /// One side broke the protocol.
     #[error("{code} {0}", code = gateway::PROTOCOL_VIOLATION)]
     Protocol(String),
@@ -119,7 +122,7 @@ impl Cut {
         match self {
             Self::Path(_) => gateway::PATH_LOST,
             Self::Drain => gateway::DRAIN_DEADLINE,
-            Self::Removed(_) => gateway::PEER_REMOVED,
+            Self::Removed(_) | Self::Refused(_) => gateway::PEER_REMOVED,
             Self::Protocol(_) => gateway::PROTOCOL_VIOLATION,
             Self::Limit(_) => gateway::LIMIT_REACHED,
         }
@@ -131,6 +134,7 @@ impl Cut {
             Self::Path(_) => Code::H3_INTERNAL_ERROR,
             Self::Drain => Code::H3_NO_ERROR,
             Self::Removed(_) => Code::H3_CONNECT_ERROR,
+            Self::Refused(_) => Code::H3_REQUEST_REJECTED,
             Self::Protocol(_) => Code::H3_GENERAL_PROTOCOL_ERROR,
             Self::Limit(_) => Code::H3_EXCESSIVE_LOAD,
         }
@@ -140,6 +144,7 @@ impl Cut {
     fn told(code: Code, reason: &str) -> Self {
         let says = |message: Message| reason.starts_with(&message.to_string());
         match () {
+            () if code == Code::H3_REQUEST_REJECTED => Self::Refused(plain(reason)),
             () if says(gateway::DRAIN_DEADLINE) => Self::Drain,
             () if says(gateway::PEER_REMOVED) => Self::Removed("said by the peer".to_owned()),
             () if says(gateway::LIMIT_REACHED) => Self::Limit("said by the peer".to_owned()),
@@ -147,6 +152,9 @@ impl Cut {
         }
     }
 }
+
+/// QUIC's error codes for alerts of TLS (RFC 9001 4.8): the handshake did not succeed.
+const CRYPTO: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 
 /// Words that the other side may have chosen: shortened, and without control characters.
 pub(crate) fn plain(words: &str) -> String {
@@ -158,6 +166,11 @@ impl From<http3::ConnectionError> for Cut {
         match error {
             http3::ConnectionError::Violation(violation) => Self::Protocol(violation.to_string()),
             http3::ConnectionError::Closed { code, reason } => Self::told(code, &reason),
+            http3::ConnectionError::Quic(quinn::ConnectionError::ConnectionClosed(close))
+                if CRYPTO.contains(&u64::from(close.error_code)) =>
+            {
+                Self::Refused(plain(&close.to_string()))
+            }
             http3::ConnectionError::Quic(error) => Self::Path(plain(&error.to_string())),
         }
     }

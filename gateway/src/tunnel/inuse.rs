@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 
-use super::error::StreamError;
+use super::error::{Cut, StreamError};
 use super::link::Link;
 
 /// Every request of one tunnel.
@@ -81,6 +81,8 @@ impl InUse {
     /// Our own reason for the end of a tunnel, where the stream itself saw only that it ended.
     pub(crate) fn explain(&self, error: StreamError) -> StreamError {
         match (error, self.link.cut()) {
+            // Who refused our certificate never read what came behind it.
+            (StreamError::Lost(Cut::Refused(_)), _) if !self.link.is_proven() => StreamError::Rejected,
             (StreamError::Lost(_), Some(cut)) => StreamError::Lost(cut.clone()),
             (error, _) => error,
         }

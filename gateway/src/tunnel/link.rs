@@ -84,6 +84,8 @@ pub(crate) struct Link {
     cut: OnceLock<Cut>,
     /// Replaced: ends with its last request.
     retired: AtomicBool,
+    /// The other side has shown that it took our certificate.
+    proven: AtomicBool,
     /// Stands beside another one and takes no requests yet.
     trial: AtomicBool,
     pub(super) streams: AtomicUsize,
@@ -115,6 +117,7 @@ impl Link {
             condition: watch::Sender::new(Condition::Good),
             cut: OnceLock::new(),
             retired: AtomicBool::new(false),
+            proven: AtomicBool::new(true),
             trial: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             roster: Roster::default(),
@@ -170,6 +173,15 @@ impl Link {
     /// Replaced by another: no new requests; the watch closes it after the last one.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Our handshake is over, theirs may not be: they may still refuse our certificate.
+    pub(crate) fn set_proven(&self, proven: bool) {
+        self.proven.store(proven, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_trial(&self, trial: bool) {
@@ -282,6 +294,7 @@ impl Link {
         let (send, recv) = match &self.wire {
             Wire::H3(connection) => open_h3(connection, head, first, limit)
                 .await
+                .map_err(|missed| self.refused(missed))
                 .map(|(send, recv)| (SendHalf::h3(send, in_use.clone()), RecvHalf::h3(recv, in_use.clone()))),
             Wire::H2(handle) => handle.open(head, first, limit).await.map(|(answer, stream)| {
                 let recv = RecvHalf::h2_answer(answer, stream.clone(), in_use.clone());
@@ -290,6 +303,16 @@ impl Link {
         }?;
         let gateway = self.facts.peer.gateway.clone();
         Ok(Stream { send, recv, gateway, transport: self.lane() })
+    }
+
+    /// What a peer that refused our certificate was sent, it never read.
+    fn refused(&self, missed: Missed) -> Missed {
+        match missed {
+            Missed::Final(OpenError::Stream(StreamError::Lost(Cut::Refused(_)))) if !self.is_proven() => {
+                Missed::Nothing
+            }
+            missed => missed,
+        }
     }
 }
 

@@ -30,8 +30,13 @@ pub(crate) type Run = Pin<Box<dyn Future<Output = Cut> + Send>>;
 /// How often a tunnel is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Registers a tunnel: from here on it is given requests. False where its peer has too many.
+/// Registers a tunnel: from here on it is given requests. False where its peer has too many. Doing so
+/// again changes nothing.
 pub(crate) fn enter(hub: &Hub, link: &Arc<Link>) -> bool {
+    if hub.registry.has(link.id) {
+        hub.registry.refresh();
+        return true;
+    }
     let entered = hub.registry.add(link, hub.config.limits.tunnels_per_peer);
     if entered {
         link.lend(hub.budgets.share(&link.facts.peer.cluster));
@@ -41,6 +46,34 @@ pub(crate) fn enter(hub: &Hub, link: &Arc<Link>) -> bool {
         link.close(Cut::Limit("too many tunnels".to_owned()));
     }
     entered
+}
+
+/// A tunnel that took part before the other side had shown that it takes us. Leaves again unless kept.
+pub(crate) struct Early<'a> {
+    hub: &'a Hub,
+    link: Option<Arc<Link>>,
+}
+
+impl<'a> Early<'a> {
+    pub(crate) fn enter(hub: &'a Hub, link: &Arc<Link>) -> Self {
+        link.set_proven(false);
+        Self { hub, link: enter(hub, link).then(|| link.clone()) }
+    }
+
+    pub(crate) fn keep(mut self) {
+        if let Some(link) = self.link.take() {
+            link.set_proven(true);
+        }
+    }
+}
+
+impl Drop for Early<'_> {
+    fn drop(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        link.close(Cut::Path("it was not taken".to_owned()));
+        self.hub.registry.remove(link.id);
+        self.hub.metrics.gone(&link);
+    }
 }
 
 /// Runs a tunnel that has entered, to its end.

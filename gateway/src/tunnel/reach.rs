@@ -69,7 +69,7 @@ fn peer(links: &[&Arc<Link>], tried: bool) -> PeerReach {
     for link in links {
         let gateway = gateways.entry(link.facts.peer.gateway.clone()).or_default();
         gateway.streams += u32::try_from(link.streams()).unwrap_or(u32::MAX);
-        if !link.is_used() {
+        if !link.is_used() || !link.is_proven() {
             continue;
         }
         match link.condition() {

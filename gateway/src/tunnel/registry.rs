@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use hansa_core::name::{ClusterId, NodeId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::link::{Condition, Link};
 
@@ -37,6 +37,8 @@ pub(crate) struct Registry {
     pools: ArcSwap<Pools>,
     inbound: Mutex<BTreeMap<ClusterId, Arc<AtomicUsize>>>,
     pub(crate) changed: Notify,
+    /// Counts the changes of the pools.
+    turns: watch::Sender<u64>,
 }
 
 impl Registry {
@@ -74,7 +76,17 @@ impl Registry {
             pools.entry(link.facts.peer.cluster.clone()).or_default().push(link.clone());
         }
         self.pools.store(Arc::new(pools));
+        self.turns.send_modify(|turns| *turns += 1);
         self.changed.notify_one();
+    }
+
+    /// Completes with each change of what may be chosen.
+    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
+    }
+
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.links().contains_key(&id)
     }
 
     /// Every live tunnel.
@@ -106,13 +118,17 @@ impl Registry {
         };
         let stays = |link: &&Arc<Link>| !wish.leaving.contains(&link.facts.peer.gateway);
         let good = || pool.iter().filter(|link| fits(link, Condition::Good) && !link.told_to_leave());
+        let proven = |link: &&Arc<Link>| link.is_proven();
         let near = |link: &&Arc<Link>| link.shard == wish.shard;
-        let near = less_busy(good().filter(stays).filter(near), wish.draw);
-        let stays = || less_busy(good().filter(stays), wish.draw);
-        near.or_else(stays).or_else(|| less_busy(good(), wish.draw)).or_else(|| {
-            let suspect = pool.iter().filter(|link| wish.desperate && fits(link, Condition::Suspect));
-            less_busy(suspect, wish.draw)
-        })
+        // The last resorts are one that may still refuse us, and a silent one.
+        less_busy(good().filter(proven).filter(stays).filter(near), wish.draw)
+            .or_else(|| less_busy(good().filter(proven).filter(stays), wish.draw))
+            .or_else(|| less_busy(good().filter(proven), wish.draw))
+            .or_else(|| less_busy(good(), wish.draw))
+            .or_else(|| {
+                let suspect = pool.iter().filter(|link| wish.desperate && fits(link, Condition::Suspect));
+                less_busy(suspect, wish.draw)
+            })
     }
 }
 
