@@ -135,10 +135,7 @@ impl Tunnels {
         metrics: Metrics,
     ) -> Result<(Self, Incoming, JoinStreams), BindError> {
         let server = transport::quic_server(&config, &identity)?;
-        let listeners = config
-            .listen
-            .iter()
-            .map(|address| transport::listen(*address, &server, &config));
+        let listeners = config.listen.iter().map(|address| transport::listen(*address, &server, &config));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let diallers = transport::Diallers::bind(&config.shards)?;
         let queues = (0..config.shards.count()).map(|_| mpsc::channel(config.limits.incoming.max(1)));
@@ -209,14 +206,8 @@ impl Tunnels {
 
     /// Whether a request to this peer would find a tunnel now.
     pub fn leads_to(&self, peer: &ClusterId) -> bool {
-        let wish = Wish {
-            via: None,
-            desperate: false,
-            tried: &[],
-            leaving: &[],
-            shard: shards::here(),
-            draw: 0,
-        };
+        let wish =
+            Wish { via: None, desperate: false, tried: &[], leaving: &[], shard: shards::here(), draw: 0 };
         self.hub.registry.choose(peer, &wish).is_some()
     }
 

@@ -131,11 +131,7 @@ fn dialling(address: SocketAddr) -> io::Result<Bound> {
 }
 
 /// An endpoint on each shard, all on one port.
-fn listening(
-    address: SocketAddr,
-    server: &quinn::ServerConfig,
-    config: &Config,
-) -> io::Result<Vec<Bound>> {
+fn listening(address: SocketAddr, server: &quinn::ServerConfig, config: &Config) -> io::Result<Vec<Bound>> {
     let shards = &config.shards;
     let strays: Arc<[Strays]> = (0..shards.count()).map(|_| Strays::default()).collect();
     let mut bound = Vec::new();
@@ -200,11 +196,7 @@ pub(crate) fn listen(
     bound
 }
 
-fn bind(
-    address: SocketAddr,
-    server: &quinn::ServerConfig,
-    config: &Config,
-) -> Result<Listener, BindError> {
+fn bind(address: SocketAddr, server: &quinn::ServerConfig, config: &Config) -> Result<Listener, BindError> {
     let failed = |address, lane| move |source| BindError::Listen { address, lane, source };
     let tcp = tcp_listener(address).map_err(failed(address, "tcp"))?;
     let address = tcp.local_addr().map_err(failed(address, "tcp"))?;

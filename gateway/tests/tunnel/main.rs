@@ -9,6 +9,7 @@ mod relay;
 
 #[cfg(test)]
 mod access;
+mod early;
 #[cfg(test)]
 mod failures;
 #[cfg(test)]
