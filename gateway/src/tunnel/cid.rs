@@ -18,8 +18,11 @@ use serde::{Deserialize, Serialize};
 const MOST: usize = 20;
 /// The longest server id: one octet before it and the shortest nonce behind it.
 const MOST_SERVER: usize = 15;
-/// The nonce where there is room for it; never less than four octets.
+/// The nonce behind a server id where there is room for it; never less than four octets.
 const NONCE: usize = 7;
+/// Without a server id, ids are as long as those of the dialling side: then a datagram that fits one way
+/// fits back.
+const PLAIN: usize = 8;
 
 /// A server id of 1 to 15 octets, written in hexadecimal.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +89,10 @@ impl Generator {
     }
 
     fn nonce(&self) -> usize {
-        NONCE.min(MOST - self.before())
+        match self.server {
+            Some(_) => NONCE.min(MOST - self.before()),
+            None => PLAIN,
+        }
     }
 
     /// Configuration number 0 in the upper three bits, the length behind this octet in the others.
