@@ -25,6 +25,7 @@ mod hub;
 mod inuse;
 mod link;
 mod live;
+mod names;
 mod registry;
 mod slot;
 mod steer;

@@ -31,7 +31,9 @@ async fn a_client_that_never_writes_ends_with_the_idle_timeout() {
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
     // Both gateways have the same limit: either may be the first to say so.
     let idle = |direction, peer| {
-        format!("hansa_tcp_connections_total{{direction=\"{direction}\",peer=\"{peer}\",service=\"shop/web\",outcome=\"idle_timeout\"}}")
+        format!(
+            "hansa_tcp_connections_total{{direction=\"{direction}\",peer=\"{peer}\",service=\"shop/web\",outcome=\"idle_timeout\"}}"
+        )
     };
     let (near, far) = (idle("outbound", "b"), idle("inbound", "a"));
     let (a, b) = (&world.members[0].nodes[0], &world.members[1].nodes[0]);

@@ -148,7 +148,13 @@ fn admit(hub: &Hub, chain: Vec<CertificateDer<'static>>, turned: bool) -> Result
     if hub.made.check_key(&cluster).is_err() {
         return Err(format!("{} tunnels per second of {cluster}", limits::LIMIT_REACHED));
     }
-    Ok(Facts { peer: PeerId { cluster, trust_domain, gateway }, dialled: false, asks: turned, chain })
+    Ok(Facts {
+        peer: PeerId { cluster, trust_domain, gateway },
+        remote: None,
+        dialled: false,
+        asks: turned,
+        chain,
+    })
 }
 
 /// Accepts TCP tunnels and joining connections until draining.

@@ -80,6 +80,8 @@ pub struct Timing {
     pub suspect: Duration,
     /// Further silence after which it is closed.
     pub dead: Duration,
+    /// The names of a gateway with a tunnel are looked up again this often.
+    pub names: Duration,
     /// How much later than QUIC the HTTP/2 dial begins.
     pub http2_delay: Duration,
     /// On HTTP/2: time between two tries of QUIC.
@@ -97,6 +99,7 @@ impl Default for Timing {
             idle: Duration::from_secs(10),
             suspect: Duration::from_millis(600),
             dead: Duration::from_millis(2_000),
+            names: Duration::from_secs(30),
             http2_delay: Duration::from_millis(300),
             quic_probe: Duration::from_secs(8),
             quic_trial: Duration::from_secs(3),

@@ -103,8 +103,8 @@ async fn attempt(hub: &Arc<Hub>, target: &Target, lane: Lane) -> Result<Fresh, D
     made.map_err(|why| explain(hub, &why))
 }
 
-/// Looks all names up again, every time: an address may have moved. Families alternate (RFC 8305).
-async fn resolve(names: &[String]) -> Result<Vec<SocketAddr>, DialError> {
+/// Looks all names up, every time: an address may have moved. Families alternate (RFC 8305).
+pub(crate) async fn resolve(names: &[String]) -> Result<Vec<SocketAddr>, DialError> {
     let (mut v6, mut v4) = (Vec::new(), Vec::new());
     for name in names {
         // One name that does not resolve leaves the others.
@@ -187,8 +187,12 @@ async fn quic(hub: &Hub, target: &Target, address: SocketAddr) -> Result<quinn::
     })
 }
 
-fn facts(target: &Target, chain: Vec<rustls::pki_types::CertificateDer<'static>>) -> Facts {
-    Facts { peer: target.peer.clone(), dialled: true, asks: !target.turned, chain }
+fn facts(
+    target: &Target,
+    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    remote: Option<SocketAddr>,
+) -> Facts {
+    Facts { peer: target.peer.clone(), remote, dialled: true, asks: !target.turned, chain }
 }
 
 /// Waits for the peer's SETTINGS: our own handshake ends before the peer has judged our certificate. Who
@@ -199,7 +203,8 @@ async fn h3(hub: &Arc<Hub>, target: &Target, connection: quinn::Connection) -> R
     let (connection, driver, requests) = http3::start(connection, role, transport::http3());
     let mut settings = connection.peer_settings();
     let mut driver = Box::pin(driver.run());
-    let link = Link::new(facts(target, chain), Wire::H3(connection));
+    let remote = Some(connection.quic().remote_address());
+    let link = Link::new(facts(target, chain, remote), Wire::H3(connection));
     let early = Early::enter(hub, &link);
     tokio::select! {
         ended = &mut driver => return Err(ended.to_string()),
@@ -226,17 +231,18 @@ async fn tcp(hub: &Hub, target: &Target, address: SocketAddr) -> Result<TlsStrea
 async fn h2(hub: &Arc<Hub>, target: &Target, stream: TlsStream<TcpStream>) -> Result<Fresh, String> {
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let chain = certificates.iter().map(|c| c.clone().into_owned()).collect();
+    let facts = facts(target, chain, stream.get_ref().0.peer_addr().ok());
     let (io, state) = Heard::new(stream);
     let text = |error: h2::Error| error.to_string();
     if target.turned {
         let connection = h2link::server(io, &hub.config).await.map_err(text)?;
-        let link = Link::new(facts(target, chain), Wire::H2(Handle::new(None, state.clone())));
+        let link = Link::new(facts, Wire::H2(Handle::new(None, state.clone())));
         let run = live::run_h2_server(hub, &link, connection, state);
         return Ok(Fresh { link, run });
     }
     let (ask, mut connection) = h2link::client(io, &hub.config).await.map_err(text)?;
     h2link::proof(&mut connection, &state).await.map_err(text)?;
-    let link = Link::new(facts(target, chain), Wire::H2(Handle::new(Some(ask), state.clone())));
+    let link = Link::new(facts, Wire::H2(Handle::new(Some(ask), state.clone())));
     let run = live::run_h2_client(hub, connection, state);
     Ok(Fresh { link, run })
 }

@@ -3,6 +3,7 @@
 //! Made by `dial` and `accept`, kept in the `registry`, watched by `watch`. Knows nothing of other
 //! tunnels and never dials.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -61,6 +62,8 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) peer: PeerId,
+    /// The address we dialled.
+    pub(crate) remote: Option<SocketAddr>,
     /// We dialled it.
     pub(crate) dialled: bool,
     /// We make the requests on it.

@@ -22,6 +22,7 @@ use super::error::Cut;
 use super::hub::Hub;
 use super::link::{Condition, Link, PeerId};
 use super::live::{self, live};
+use super::names::{self, Names};
 use super::peer::{Action, Event, Lane, Now, Rules, State, step};
 
 /// Which wanted tunnel: peer, its gateway, number, and whether they ask.
@@ -128,11 +129,12 @@ struct Driver {
     current: Option<Arc<Link>>,
     trial: Option<Arc<Link>>,
     said: Option<DialError>,
+    names: Names,
 }
 
 async fn run(hub: Arc<Hub>, wanted: watch::Receiver<Wanted>, end: CancellationToken) {
     let rules = rules(&hub, wanted.borrow().transport);
-    let begun = Instant::now();
+    let (begun, pace) = (Instant::now(), hub.config.timing.names);
     let state = State::first(&rules, Now { at: 0, draw: 0.0 });
     let mut driver = Driver {
         hub,
@@ -146,6 +148,7 @@ async fn run(hub: Arc<Hub>, wanted: watch::Receiver<Wanted>, end: CancellationTo
         current: None,
         trial: None,
         said: None,
+        names: Names::new(begun, pace),
     };
     driver.handle(Event::Tick);
     loop {
@@ -201,6 +204,14 @@ impl Driver {
         let trial = self.trial.as_ref().map(|link| link.conditions());
         let young = |link: &Arc<Link>| self.hub.config.max_age.saturating_sub(link.age());
         let ages = matches!(self.state, State::Up { .. }) && self.current.is_some();
+        let remote = self.current.as_ref().and_then(|link| link.facts.remote);
+        let (names, look_at) = (self.wanted.borrow().target.addresses.clone(), self.names.due());
+        let look = async {
+            match remote {
+                Some(remote) => names::look(look_at, &names, remote).await,
+                None => std::future::pending().await,
+            }
+        };
         let left = self.current.as_ref().map_or(Duration::MAX, young);
         tokio::select! {
             biased;
@@ -221,6 +232,11 @@ impl Driver {
                 // The tunnel in use is replaced by one on a lane that is allowed now.
                 Some(Event::GoingAway)
             }
+            found = look, if ages => {
+                let gone = self.names.looked(found, Instant::now());
+                // As with one that is too old.
+                gone.then_some(Event::GoingAway)
+            }
             // It goes on taking requests until a younger one is there.
             () = tokio::time::sleep(left), if ages => Some(Event::GoingAway),
             () = sleep_until(due.unwrap_or(far)) => Some(Event::Tick),
@@ -233,7 +249,9 @@ impl Driver {
             (State::Up { .. }, _) => Condition::Good,
             (_, Some(link)) => match link.condition() {
                 Condition::Suspect => Condition::Suspect,
-                Condition::Good if link.age() >= self.hub.config.max_age => Condition::Good,
+                Condition::Good if link.age() >= self.hub.config.max_age || self.names.is_gone() => {
+                    Condition::Good
+                }
                 _ => Condition::GoingAway,
             },
             (_, None) => Condition::Closed,
@@ -332,6 +350,7 @@ impl Driver {
             },
         };
         next.set_trial(false);
+        self.names = Names::new(Instant::now(), self.hub.config.timing.names);
         if next.lane() == Lane::Http2 && self.rules.transport == Transport::Auto {
             let peer = &next.facts.peer;
             tracing::warn!(code = %gateway::UDP_BLOCKED, peer = %peer.cluster, gateway = %peer.gateway,

@@ -44,6 +44,40 @@ async fn three(transport: Transport) -> Three {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_follows_the_name_of_its_gateway() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let timing = Timing { names: Duration::from_millis(50), ..Timing::default() };
+    let config = Config { listen: loopback(), timing, ..Config::default() };
+    let (a, mut b) = (east.gateway_with("a", &[&west], config), west.gateway("b", &[&east]));
+    b.echo();
+    b.know(&west, vec![east.peer(Transport::Quic, &[])]);
+    let (old, new) =
+        (Relay::new(b.address(), (true, false)).await, Relay::new(b.address(), (true, false)).await);
+    let at = |address: String| {
+        let mut peer = west.peer(Transport::Quic, &[("b", vec![b.address()])]);
+        peer.gateways.values_mut().for_each(|gateway| gateway.addresses = vec![address.clone()]);
+        a.know(&east, vec![peer]);
+    };
+    at(format!("localhost:{}", old.address.port()));
+    a.connected(&west, "b", 1).await;
+    let mut stream = a.open(&west).await;
+    greet(&mut stream, "before").await;
+    // From now on the name leads elsewhere.
+    at(format!("localhost:{}", new.address.port()));
+    let begun = Instant::now();
+    while a.metric("hansa_tunnel_handshakes_total", "ok") < 2.0 {
+        assert!(begun.elapsed() < LONG, "the tunnel did not move");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    said(&mut stream, "still on the old path").await;
+    drop(stream);
+    // What is new does not need the old path any more.
+    a.connected(&west, "b", 1).await;
+    old.swallow_udp();
+    greet(&mut a.open(&west).await, "on the new path").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tunnel_survives_that_its_address_changes() {
     let (east, west) = (Domain::new("east"), Domain::new("west"));
     // The kernel gives packets from a new address to any of the shards: they must find the right one.
