@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::listen::Bound;
 use crate::plane::Plane;
 use crate::table::{Current, adopt_trust};
+use crate::tunnel::Incoming;
 use crate::{follow, inbound, reach, report, sibling};
 
 /// How long peers get to act on the withdrawal before GOAWAY.
@@ -51,12 +52,7 @@ impl Gateway {
         tasks.spawn_critical("admin", admin.run(tasks.clone(), end.clone()));
         let (tunnels, cancel) = (plane.tunnels.clone(), end.clone());
         tasks.spawn("tunnels", async move { tunnels.run(cancel).await });
-        for (shard, requests) in incoming.by_shard().into_iter().enumerate() {
-            let serve = inbound::run(plane.clone(), requests);
-            let (token, shards) = (tasks.token(), plane.shards.clone());
-            let serve = async move { token.run_until_cancelled(serve).await.unwrap_or(()) };
-            shards.spawn(shard, &tasks, "inbound", serve);
-        }
+        take_requests(&plane, incoming, &end);
         tasks.spawn_until_shutdown("joins", inbound::joins(plane.clone(), joins));
         look_after_paths(&plane, &config, &end);
         let parts = sibling::Parts { tls: tls.clone(), config: config.clone(), relay };
@@ -92,6 +88,15 @@ impl Gateway {
         go(&config, &plane, handle.as_ref(), &stop).await;
         tasks.shutdown(LAST_WORDS * 3).await;
         Ok(())
+    }
+}
+
+/// Serves what each shard's tunnels bring, on that shard.
+fn take_requests(plane: &Arc<Plane>, incoming: Incoming, end: &CancellationToken) {
+    for (shard, requests) in incoming.by_shard().into_iter().enumerate() {
+        let (serve, end) = (inbound::run(plane.clone(), requests), end.clone());
+        let serve = async move { end.run_until_cancelled(serve).await.unwrap_or(()) };
+        plane.shards.spawn(shard, &plane.tasks, "inbound", serve);
     }
 }
 

@@ -9,6 +9,7 @@ mod relay;
 
 #[cfg(test)]
 mod access;
+#[cfg(test)]
 mod early;
 #[cfg(test)]
 mod failures;
