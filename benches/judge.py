@@ -18,6 +18,7 @@ ROWS = {
     "control": "controller with 0, 200 and 1,000 services, idle",
     "ttfb": "first byte at 40 ms round trip",
     "loss": "40 ms, 1 % loss, 200 Mbit/s",
+    "fair": "beside a cubic flow, 40 ms, 200 Mbit/s, 50 ms queue",
     "dns": "10,000 names under dnsperf, one core",
     "micro": "pick, merge, diff/apply, answer",
 }
@@ -90,6 +91,7 @@ def lines():
     yield "loss", "bulk1", "one stream, Mbit/s", "mbit", 0
     yield "loss", "bulk1", "one stream, CPU-s/GiB", "cpu_gib", 2
     yield "loss", "rr400", "400/s of 10 kB: p99 ms", lambda r: r["p99_us"] / 1e3, 1
+    yield "fair", "beside", "one stream each at once, Mbit/s", "mbit", 0
 
 
 def larger(r): return max(r["rss_a"], r["rss_b"])

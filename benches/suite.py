@@ -8,7 +8,7 @@ import json, os, random, re, shutil, signal, subprocess as sp, sys, tempfile, ti
 
 TMP = tempfile.mkdtemp(prefix="hansa-bench-")
 os.environ.update(HANSA_BENCH=TMP, RUN=TMP + "/run", CERTS=TMP + "/certs", BENCH_NS=f"hb{os.getpid()}")
-import bench as B, dns_bench, hansa as H, judge, wan_bench as W  # they read the environment above
+import bench as B, dns_bench, hansa as H, judge, peers as P, wan_bench as W  # they read the environment above
 
 PEERS = ["direct", "haproxy-mtls", "envoy-hbone-h2", "envoy-connect-h3", "quintun", "hansa"]
 REPS, SECS = int(os.environ.get("REPS", "3")), int(os.environ.get("SECS", "3"))
@@ -158,6 +158,29 @@ def loss_row(rec):
             over_wan(rec, "loss", name, rep, LOSS, small)
 
 
+def fair_row(rec):
+    """One stream through hansa beside one of a cubic flow (quintun's) on one link that only its queue makes lossy."""
+    for rep in range(REPS):
+        w, p, extra = W.Wan(0, RTT, RATE, QUEUE, rep * 7 + 1), None, []
+        try:
+            p = B.Peer("hansa")
+            a, b = [[x.replace(":7443", ":7444") for x in c] for c in P.quintun(B.RUN)]
+            for n, c in ((B.NSB, b), (B.NSA, a)):
+                extra.append(B.ns(n, c, stdout=sp.DEVNULL, stderr=sp.DEVNULL)); time.sleep(0.4)
+            if not p.up: raise RuntimeError("hansa did not come up")
+            H.until(lambda: "error" not in first_bytes(("127.0.0.1", P.LIS["echo"]), 1), "cubic flow", 15)
+            at = {"hansa": p.at("echo"), "quintun": ("127.0.0.1", P.LIS["echo"])}
+            runs = {n: sp.Popen(["ip", "netns", "exec", B.NSA, B.LOAD, "bulk", "%s:%d" % to, "--conns", "1", "--secs", "15", "--warm", "5", "--dir", "down"], stdout=sp.PIPE, text=True) for n, to in at.items()}
+            for n, q in runs.items():
+                d = json.loads(q.communicate()[0].splitlines()[-1]); rec.put("fair", "beside", n, rep, {**d, "mbit": d["gbit"] * 1000})
+        except (RuntimeError, OSError, KeyError, IndexError, ValueError) as e: rec.put("fair", "beside", "hansa", rep, {"error": str(e)[:300]})
+        finally:
+            B.kill([q.pid for q in extra])
+            for q in extra: q.wait()
+            if p: p.stop()
+            w.stop()
+
+
 # ------------------------------------------------------------ rows without a path
 def dns_row(rec):
     dns_bench.run(rec, B, H, REPS, SECS)
@@ -189,10 +212,11 @@ def main():
             if "mem" in rows: mem_row(rec)
             if "control" in rows: control_row(rec)
             B.down()
-        if "ttfb" in rows or "loss" in rows:
+        if "ttfb" in rows or "loss" in rows or "fair" in rows:
             B.up(veth=False)
             if "ttfb" in rows: ttfb_row(rec)
             if "loss" in rows: loss_row(rec)
+            if "fair" in rows: fair_row(rec)
             B.down()
         if "dns" in rows: B.up(); dns_row(rec); B.down()
         if "micro" in rows: micro_row(rec)
