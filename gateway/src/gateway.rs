@@ -18,7 +18,7 @@ use hansa_runtime::limits;
 use hansa_runtime::logs::Logs;
 use hansa_runtime::metrics::Families;
 use hansa_runtime::ready::Ready;
-use hansa_runtime::shards::Shards;
+use hansa_runtime::shards::{Shards, Threads};
 use hansa_runtime::tasks::Tasks;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -97,6 +97,7 @@ pub struct Gateway {
     bound: watch::Receiver<Bound>,
     tables: watch::Receiver<Current>,
     tls: Tls,
+    threads: Threads,
 }
 
 enum Feed {
@@ -128,7 +129,7 @@ impl Gateway {
     /// [`StartError`], for the first port that cannot be had.
     pub async fn bind(config: Config, process: Process, table: Table) -> Result<Self, StartError> {
         raise_limits();
-        let shards = start_shards(config.workers).map_err(StartError::Shards)?;
+        let (shards, threads) = start_shards(config.workers).map_err(StartError::Shards)?;
         let (tls, plain, tables, feed) = match table {
             Table::Controller(link) => {
                 let domain = link.trust_domain();
@@ -177,6 +178,7 @@ impl Gateway {
             bound,
             tables,
             tls,
+            threads,
         })
     }
 
@@ -197,7 +199,7 @@ fn counted(version: u64) -> Position {
 }
 
 /// One shard for each worker; a connection id has room for 256.
-fn start_shards(workers: Option<NonZeroUsize>) -> std::io::Result<Shards> {
+fn start_shards(workers: Option<NonZeroUsize>) -> std::io::Result<(Shards, Threads)> {
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let count = workers.unwrap_or_else(cores).get().min(256);
     Shards::start("hansa-shard", NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN))

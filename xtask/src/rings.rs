@@ -76,6 +76,10 @@ fn run_one(root: &Path, ring: Ring, milestones: &Milestones) -> anyhow::Result<O
         outcome.failed += 1;
         return Ok(outcome);
     }
+    if ring.needs_tool() && !command::cargo(root, &["build", "--workspace", "--example=labtool"])? {
+        outcome.failed += 1;
+        return Ok(outcome);
+    }
     if ring == Ring::Demo {
         let start = Instant::now();
         outcome.add(demo::run(root, milestones.steps())?);

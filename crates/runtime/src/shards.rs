@@ -31,7 +31,7 @@ pub fn here() -> usize {
     HERE.get()
 }
 
-/// A set of shards. Clones share it; the threads end with the last one.
+/// A set of shards. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Shards {
     inner: Arc<Inner>,
@@ -42,12 +42,17 @@ struct Inner {
     /// Empty: everything runs on the runtime of the caller.
     handles: Vec<Handle>,
     loads: Vec<Arc<AtomicUsize>>,
-    end: CancellationToken,
 }
 
-impl Drop for Inner {
+/// The threads of a set. They end, and with them all their tasks, when their owner drops this: tasks hold
+/// the set themselves, so it cannot end by itself.
+#[derive(Debug)]
+#[must_use = "the threads end when this is dropped"]
+pub struct Threads(CancellationToken);
+
+impl Drop for Threads {
     fn drop(&mut self) {
-        self.end.cancel();
+        self.0.cancel();
     }
 }
 
@@ -71,20 +76,19 @@ impl Shards {
     /// One shard that is the caller's own runtime.
     #[must_use]
     pub fn inline() -> Self {
-        let (loads, end) = (vec![Arc::default()], CancellationToken::new());
-        Self { inner: Arc::new(Inner { handles: Vec::new(), loads, end }) }
+        Self { inner: Arc::new(Inner { handles: Vec::new(), loads: vec![Arc::default()] }) }
     }
 
     /// Starts `count` threads named after `name`.
     ///
     /// # Errors
     /// When the system gives no thread or no event queue.
-    pub fn start(name: &str, count: NonZeroUsize) -> io::Result<Self> {
-        let end = CancellationToken::new();
-        let handles = (0..count.get()).map(|number| thread(name, number, end.clone()));
-        let handles = handles.collect::<io::Result<Vec<_>>>().inspect_err(|_| end.cancel())?;
+    pub fn start(name: &str, count: NonZeroUsize) -> io::Result<(Self, Threads)> {
+        let threads = Threads(CancellationToken::new());
+        let handles = (0..count.get()).map(|number| thread(name, number, threads.0.clone()));
+        let handles = handles.collect::<io::Result<Vec<_>>>()?;
         let loads = handles.iter().map(|_| Arc::default()).collect();
-        Ok(Self { inner: Arc::new(Inner { handles, loads, end }) })
+        Ok((Self { inner: Arc::new(Inner { handles, loads }) }, threads))
     }
 
     /// How many there are, at least one.
@@ -157,13 +161,13 @@ mod tests {
 
     use super::*;
 
-    fn two() -> Shards {
+    fn two() -> (Shards, Threads) {
         Shards::start("test", NonZeroUsize::new(2).unwrap()).unwrap()
     }
 
     #[test]
     fn a_task_runs_on_the_shard_it_was_given_to() {
-        let (shards, tasks) = (two(), Tasks::new());
+        let ((shards, _threads), tasks) = (two(), Tasks::new());
         for number in [0, 1, 1, 0] {
             let (say, heard) = oneshot::channel();
             shards.spawn(number, &tasks, "where", async move { say.send(here()).unwrap() });
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn work_stays_until_its_shard_carries_much_more() {
-        let shards = two();
+        let (shards, _threads) = two();
         let placed: Vec<_> = (0..100).map(|_| shards.place()).collect();
         let first = placed.iter().filter(|(number, _)| *number == 0).count();
         assert!((50..=65).contains(&first), "{first} of 100 stayed");
@@ -191,14 +195,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_threads_end_with_the_last_clone() {
-        let (shards, tasks) = (two(), Tasks::new());
+    async fn the_threads_end_with_their_owner_and_take_their_tasks_along() {
+        let ((shards, threads), tasks) = (two(), Tasks::new());
         let (say, heard) = oneshot::channel::<()>();
         shards.spawn(1, &tasks, "held", async move {
             std::future::pending::<()>().await;
             drop(say);
         });
-        drop(shards);
+        drop(threads);
         assert!(heard.await.is_err());
     }
 }

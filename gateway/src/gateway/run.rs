@@ -44,6 +44,8 @@ impl Gateway {
             bound,
             tables,
             tls,
+            // They end when this run does, however it does.
+            threads: _threads,
         } = self;
         let Process { tasks, drain, ready, .. } = process;
         let served = ready.condition("listeners");

@@ -81,7 +81,7 @@ async fn a_tunnel_follows_the_name_of_its_gateway() {
 async fn a_tunnel_survives_that_its_address_changes() {
     let (east, west) = (Domain::new("east"), Domain::new("west"));
     // The kernel gives packets from a new address to any of the shards: they must find the right one.
-    let shards = Shards::start("test", NonZeroUsize::new(4).unwrap()).unwrap();
+    let (shards, _threads) = Shards::start("test", NonZeroUsize::new(4).unwrap()).unwrap();
     let config = Config { listen: loopback(), shards, ..Config::default() };
     let (a, mut b) = (east.gateway("a", &[&west]), west.gateway_with("b", &[&east], config));
     b.echo();

@@ -59,6 +59,11 @@ impl Ring {
         matches!(self, Self::Netns | Self::Referees | Self::Demo)
     }
 
+    /// Whether this ring drives the lab's own tool, which `cargo test --test` does not build.
+    pub(super) fn needs_tool(self) -> bool {
+        matches!(self, Self::Loopback)
+    }
+
     /// What cargo runs for this ring; nothing for the demo, which is no cargo test. Always the
     /// whole workspace, so that all rings share one build of every dependency.
     pub(super) fn selections(self, root: &Path) -> anyhow::Result<Vec<Selection>> {
