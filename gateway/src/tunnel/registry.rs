@@ -11,6 +11,7 @@ use hansa_core::name::{ClusterId, NodeId};
 use tokio::sync::{Notify, watch};
 
 use super::link::{Condition, Link};
+use super::peer::Lane;
 
 type Pools = HashMap<ClusterId, Vec<Arc<Link>>>;
 
@@ -120,8 +121,13 @@ impl Registry {
         let good = || pool.iter().filter(|link| fits(link, Condition::Good) && !link.told_to_leave());
         let proven = |link: &&Arc<Link>| link.is_proven();
         let near = |link: &&Arc<Link>| link.shard == wish.shard;
+        // One slot may have lost its race to HTTP/2 on a busy machine where another is on QUIC.
+        let quic = |link: &&Arc<Link>| link.lane() == Lane::Quic;
+        let best = || good().filter(proven).filter(stays).filter(quic);
         // The last resorts are one that may still refuse us, and a silent one.
-        less_busy(good().filter(proven).filter(stays).filter(near), wish.draw)
+        less_busy(best().filter(near), wish.draw)
+            .or_else(|| less_busy(best(), wish.draw))
+            .or_else(|| less_busy(good().filter(proven).filter(stays).filter(near), wish.draw))
             .or_else(|| less_busy(good().filter(proven).filter(stays), wish.draw))
             .or_else(|| less_busy(good().filter(proven), wish.draw))
             .or_else(|| less_busy(good(), wish.draw))
