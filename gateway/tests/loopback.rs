@@ -303,12 +303,12 @@ async fn datagrams_pass_unchanged_to_the_right_client_and_large_ones_are_counted
     // takes the one on QUIC.
     let begun = std::time::Instant::now();
     while world.members[0].nodes[0].metric(dropped).await < 1.0 {
-        assert!(begun.elapsed() < LONG, "never dropped");
+        assert!(begun.elapsed() < 2 * LONG, "never dropped");
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.connect(vip).await.unwrap();
         client.send(&[1; 60_000]).await.unwrap();
-        // What passes comes back; what is dropped does not.
-        let _ = tokio::time::timeout(Duration::from_millis(200), client.recv(&mut [0; 1 << 16])).await;
+        // Not too often: flows of one source are limited.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
