@@ -247,7 +247,8 @@ pub struct Limits {
     pub udp_flows: u32,
     /// UDP flows at once from one client address.
     pub udp_flows_per_source: u32,
-    /// How long an endpoint may take to answer the dial.
+    /// How long an endpoint may take to answer the dial. TCP repeats a lost first packet after a second:
+    /// the default leaves room for that, so that an endpoint whose queue was full for a moment is still had.
     pub dial_timeout: HumanDuration,
     /// How long a peer may take to answer a request.
     pub answer_timeout: HumanDuration,
@@ -263,7 +264,7 @@ impl Default for Limits {
             connections: 50_000,
             udp_flows: 20_000,
             udp_flows_per_source: 1_000,
-            dial_timeout: HumanDuration::from_secs(1),
+            dial_timeout: HumanDuration::from_millis(1_500),
             answer_timeout: HumanDuration::from_secs(4),
             idle_timeout: HumanDuration::from_secs(3_600),
             udp_idle_timeout: HumanDuration::from_secs(60),
