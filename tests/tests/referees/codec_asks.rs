@@ -106,7 +106,9 @@ async fn udp_goes_both_ways_in_all_sizes() {
             (StatusCode::OK, &"?1".parse().unwrap())
         );
         let (sender, mut receiver) = recv.datagrams().unwrap();
-        for size in [0, 1, 512, sender.max_len().unwrap()] {
+        // aioquic's packets have 1,200 bytes, however large ours have become meanwhile.
+        let most = sender.max_len().unwrap().min(1_140);
+        for size in [0, 1, 512, most] {
             let datagram = vec![b'a'; size];
             sender.send(&datagram[..]).unwrap();
             assert_eq!(receiver.recv().await.unwrap(), datagram.to_ascii_uppercase());
