@@ -159,8 +159,9 @@ impl Tunnels {
         tasks.spawn_until_shutdown("follow the table", hub.clone().follow());
         tasks.spawn_until_shutdown("publish reach", hub.clone().publish());
         for (index, listener) in hub.listeners.iter().enumerate() {
+            let gate = accept::Gate::new(hub);
             for (shard, endpoint) in listener.quic().enumerate() {
-                let quic = accept::quic(hub.clone(), endpoint.clone());
+                let quic = accept::quic(hub.clone(), endpoint.clone(), gate.clone());
                 hub.spawn_on(shard, "accept QUIC", quic);
             }
             tasks.spawn_until_shutdown("accept TCP", accept::tcp(hub.clone(), index));

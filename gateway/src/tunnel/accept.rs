@@ -29,21 +29,23 @@ use super::live::{self, live};
 use super::peer::Lane;
 use super::transport;
 
-/// Guards of one listener.
-struct Gate {
+/// Guards of one listener and lane. Clones, one for each shard, count together: more shards let nobody in
+/// more often.
+#[derive(Clone)]
+pub(crate) struct Gate {
     handshakes: Arc<Semaphore>,
     limit: usize,
-    per_address: DefaultKeyedRateLimiter<IpAddr>,
+    per_address: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     swept: Instant,
 }
 
 impl Gate {
-    fn new(hub: &Hub) -> Self {
+    pub(crate) fn new(hub: &Hub) -> Self {
         let limits = &hub.config.limits;
         Self {
             handshakes: Arc::new(Semaphore::new(limits.handshakes)),
             limit: limits.handshakes,
-            per_address: RateLimiter::keyed(Quota::per_second(per_second(&hub.config))),
+            per_address: Arc::new(RateLimiter::keyed(Quota::per_second(per_second(&hub.config)))),
             swept: Instant::now(),
         }
     }
@@ -65,8 +67,7 @@ impl Gate {
 }
 
 /// Accepts QUIC tunnels until draining.
-pub(crate) async fn quic(hub: Arc<Hub>, endpoint: quinn::Endpoint) {
-    let mut gate = Gate::new(&hub);
+pub(crate) async fn quic(hub: Arc<Hub>, endpoint: quinn::Endpoint, mut gate: Gate) {
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,

@@ -18,8 +18,8 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::cid::Generator;
 
-/// Datagrams that wait to be taken by their shard; more are dropped, as a full socket does.
-const MOST: usize = 256;
+/// Buffers of up to 64 KiB that wait to be taken by their shard; more are dropped, as a full socket does.
+const MOST: usize = 64;
 
 /// What the other shards received for one.
 #[derive(Debug, Default)]

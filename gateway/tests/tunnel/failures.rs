@@ -67,6 +67,7 @@ async fn a_tunnel_follows_the_name_of_its_gateway() {
     let begun = Instant::now();
     while a.metric("hansa_tunnel_handshakes_total", "ok") < 2.0 {
         assert!(begun.elapsed() < LONG, "the tunnel did not move");
+        // Between two looks at a figure that nobody announces.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     said(&mut stream, "still on the old path").await;
