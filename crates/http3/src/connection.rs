@@ -12,6 +12,7 @@ use crate::datagram::DatagramDrops;
 use crate::driver::Driver;
 use crate::error::{ConnectionError, OpenError};
 use crate::message::RequestHead;
+use crate::qpack::Encoder;
 use crate::recv::{RecvStream, Request};
 use crate::requests::{self, Requests};
 use crate::role::Role;
@@ -35,6 +36,25 @@ pub struct Connection {
     shared: Arc<Shared>,
 }
 
+/// A stream for one request whose head was not sent yet.
+#[derive(Debug)]
+pub struct Place {
+    encoder: Encoder,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Place {
+    /// Sends the head and the first content in one write. What fails without
+    /// waiting has sent nothing. A dropped future cancels the request.
+    pub async fn send(self, first: Bytes) -> Result<(SendStream, RecvStream), OpenError> {
+        let Self { encoder, mut send, recv } = self;
+        send.start_head(encoder, first);
+        send.ready().await?;
+        Ok((send, recv))
+    }
+}
+
 impl Connection {
     /// Opens a request: waits for a stream the peer allows, sends the head.
     pub async fn request(&self, head: &RequestHead) -> Result<(SendStream, RecvStream), OpenError> {
@@ -51,6 +71,12 @@ impl Connection {
         head: &RequestHead,
         first: Bytes,
     ) -> Result<(SendStream, RecvStream), OpenError> {
+        self.place(head).await?.send(first).await
+    }
+
+    /// Waits for a stream the peer allows, and for its SETTINGS where the head
+    /// needs them. Whatever becomes of it, nothing of the request was sent yet.
+    pub async fn place(&self, head: &RequestHead) -> Result<Place, OpenError> {
         let shared = &self.shared;
         if shared.role == Role::Responder {
             return Err(OpenError::WrongRole);
@@ -67,11 +93,9 @@ impl Connection {
             }
         }
         let (send, recv) = self.open().await?;
-        let mut send = SendStream::new(send, shared.clone());
+        let send = SendStream::new(send, shared.clone());
         let recv = RecvStream::new(recv, shared.clone(), Request::of(&head.method));
-        send.start_head(encoder, first);
-        send.ready().await?;
-        Ok((send, recv))
+        Ok(Place { encoder, send, recv })
     }
 
     async fn open(&self) -> Result<(quinn::SendStream, quinn::RecvStream), OpenError> {

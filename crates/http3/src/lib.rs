@@ -28,7 +28,7 @@ pub mod varint;
 
 pub use code::Code;
 pub use config::Config;
-pub use connection::{Connection, start};
+pub use connection::{Connection, Place, start};
 pub use datagram::{DatagramDrops, DatagramError, DatagramReceiver, DatagramSender};
 pub use driver::Driver;
 pub use error::{ConnectionError, OpenError, Scope, StreamError, Violation};

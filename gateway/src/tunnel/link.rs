@@ -325,15 +325,30 @@ async fn open_h3(
     first: &Bytes,
     limit: Duration,
 ) -> Result<(http3::SendStream, http3::RecvStream), Missed> {
-    let mut opening = Box::pin(connection.request_with(head, first.clone()));
+    let mut placing = Box::pin(connection.place(head));
+    let placed = match futures::poll!(&mut placing) {
+        Poll::Ready(placed) => placed,
+        Poll::Pending => match tokio::time::timeout(limit, placing).await {
+            Ok(placed) => placed,
+            // Full: another tunnel may have room.
+            Err(_) => return Err(Missed::Nothing),
+        },
+    };
+    let place = placed.map_err(|error| match error {
+        http3::OpenError::GoingAway | http3::OpenError::WrongRole | http3::OpenError::Connection(_) => {
+            Missed::Nothing
+        }
+        other => Missed::Final(OpenError::Invalid(other.to_string())),
+    })?;
+    let mut sending = Box::pin(place.send(first.clone()));
     // What fails without ever having waited has written nothing. Later, part of `first` may be on
     // its way.
-    let (outcome, waited) = match futures::poll!(&mut opening) {
+    let (outcome, waited) = match futures::poll!(&mut sending) {
         Poll::Ready(outcome) => (outcome, false),
-        Poll::Pending => match tokio::time::timeout(limit, opening).await {
+        Poll::Pending => match tokio::time::timeout(limit, sending).await {
             Ok(outcome) => (outcome, true),
             Err(_) if first.is_empty() => return Err(Missed::Nothing),
-            Err(_) => return Err(lost("no place in the tunnel in time")),
+            Err(_) => return Err(lost("no room in the tunnel in time")),
         },
     };
     outcome.map_err(|error| match error {
