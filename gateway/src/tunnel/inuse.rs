@@ -5,13 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 
 use super::error::{Cut, StreamError};
 use super::link::Link;
+
+/// A request whose reader does not ask for more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Full {
+    /// Its number.
+    pub(crate) id: u64,
+    /// How often it was given something.
+    pub(crate) given: u32,
+    /// Bytes that wait for it; over HTTP/2, as HTTP/3 does not tell.
+    pub(crate) held: u64,
+}
 
 /// Every request of one tunnel.
 #[derive(Debug, Default)]
@@ -25,17 +36,18 @@ impl Roster {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests whose reader was given something and did not ask for more: number, and how often it
-    /// was given something.
-    pub(crate) fn full(&self) -> Vec<(u64, u32)> {
-        let all = self.lock();
-        let living = all.iter().filter_map(|(id, place)| Some((*id, place.upgrade()?)));
-        let full = living.filter(|(_, place)| !place.hungry.load(Ordering::Relaxed));
-        let full = full.map(|(id, place)| (id, place.given.load(Ordering::Relaxed), place));
-        let full: Vec<_> = full.collect();
-        // The last hand on a place takes this lock.
-        drop(all);
-        full.into_iter().map(|(id, given, _)| (id, given)).collect()
+    /// Requests whose reader was given something and did not ask for more.
+    pub(crate) fn full(&self) -> Vec<Full> {
+        // Whoever drops the last hand on a place takes this lock: none is dropped under it.
+        let living: Vec<_> =
+            self.lock().iter().filter_map(|(id, place)| Some((*id, place.upgrade()?))).collect();
+        let full = living.iter().filter(|(_, place)| !place.hungry.load(Ordering::Relaxed));
+        full.map(|(id, place)| Full {
+            id: *id,
+            given: place.given.load(Ordering::Relaxed),
+            held: place.held(),
+        })
+        .collect()
     }
 
     /// Tells the reader of one request that it must end.
@@ -59,6 +71,8 @@ pub(crate) struct InUse {
     hungry: AtomicBool,
     evicted: AtomicBool,
     waker: AtomicWaker,
+    /// Knows what waits to be read over HTTP/2.
+    flow: OnceLock<h2::FlowControl>,
 }
 
 impl InUse {
@@ -73,6 +87,7 @@ impl InUse {
             hungry: AtomicBool::new(true),
             evicted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            flow: OnceLock::new(),
         });
         link.roster.lock().insert(id, Arc::downgrade(&place));
         place
@@ -86,6 +101,16 @@ impl InUse {
             (StreamError::Lost(_), Some(cut)) => StreamError::Lost(cut.clone()),
             (error, _) => error,
         }
+    }
+
+    /// What it reads comes from this HTTP/2 stream.
+    pub(crate) fn reads(&self, body: &mut h2::RecvStream) {
+        // There is one body for each request.
+        let _ = self.flow.set(body.flow_control().clone());
+    }
+
+    fn held(&self) -> u64 {
+        self.flow.get().map_or(0, |flow| flow.used_capacity() as u64)
     }
 
     /// The reader asked, and was given something or not.

@@ -238,7 +238,8 @@ impl RecvHalf {
         Self { inner, in_use }
     }
 
-    pub(crate) fn h2_request(body: h2::RecvStream, in_use: Arc<InUse>) -> Self {
+    pub(crate) fn h2_request(mut body: h2::RecvStream, in_use: Arc<InUse>) -> Self {
+        in_use.reads(&mut body);
         Self { inner: Receiver::H2 { head: None, body: Some(body), stream: None }, in_use }
     }
 
@@ -258,7 +259,8 @@ impl RecvHalf {
                 let answer = head.as_mut().ok_or_else(twice)?;
                 let answer = answer.await;
                 *head = None;
-                let (parts, stream) = answer?.into_parts();
+                let (parts, mut stream) = answer?.into_parts();
+                self.in_use.reads(&mut stream);
                 *body = Some(stream);
                 Ok(Response { status: parts.status, headers: parts.headers })
             }

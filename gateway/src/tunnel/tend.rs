@@ -10,6 +10,7 @@ use hansa_core::Millis;
 use hansa_core::code::gateway::LIMIT_REACHED;
 
 use super::config::Config;
+use super::inuse::Full;
 use super::link::{Link, Wire};
 
 /// A reader that took nothing for so long is stalled.
@@ -18,6 +19,18 @@ const STALLED: Millis = 500;
 const PATIENCE: Millis = 2_000;
 /// Readers ended in one look.
 const AT_ONCE: usize = 4;
+
+/// What stalled readers must leave to the others of an HTTP/2 tunnel, in bytes.
+const ROOM: u64 = 1 << 20;
+
+/// A reader that took nothing for a while.
+#[derive(Debug, Clone, Copy)]
+struct Stalled {
+    id: u64,
+    since: Millis,
+    /// Bytes that wait for it.
+    held: u64,
+}
 
 /// The memory of one tunnel.
 #[derive(Debug, Default)]
@@ -40,6 +53,16 @@ fn streams(link: &Link, config: &Config) {
     }
 }
 
+/// Ends those that stalled longest.
+fn evict(link: &Link, stalled: &[Stalled], now: Millis) {
+    let peer = &link.facts.peer.cluster;
+    for reader in stalled.iter().filter(|reader| now - reader.since >= PATIENCE).take(AT_ONCE) {
+        tracing::warn!(code = %LIMIT_REACHED, %peer, next = LIMIT_REACHED.next,
+            "bytes: a reader that stalls ends, for the others of its tunnel");
+        link.roster.evict(reader.id);
+    }
+}
+
 impl Tender {
     /// Looks once.
     pub(crate) fn look(&mut self, link: &Link, config: &Config, now: Millis) {
@@ -59,11 +82,7 @@ impl Tender {
             // HTTP/2 does not say that a window holds it up: the readers are looked at instead.
             Wire::H2(_) if now.saturating_sub(self.looked) >= STALLED => {
                 self.looked = now;
-                let stalled = self.stalled(link, now).len() as u64;
-                let wanted = u64::from(config.connection_window) + stalled * u64::from(config.stream_window);
-                if link.share().is_some_and(|share| share.grow_receive(wanted)) {
-                    link.apply_windows();
-                }
+                self.readers(link, config, now);
             }
             Wire::H2(_) => {}
         }
@@ -94,32 +113,37 @@ impl Tender {
         if window < wanted && share.grow_receive(wanted.min(window + u64::from(config.stream_window))) {
             return link.apply_windows();
         }
-        if gave {
-            return;
+        if !gave {
+            evict(link, &stalled, now);
         }
-        let peer = &link.facts.peer.cluster;
-        for (id, _) in stalled.iter().filter(|(_, since)| now - since >= PATIENCE).take(AT_ONCE) {
-            tracing::warn!(code = %LIMIT_REACHED, %peer, next = LIMIT_REACHED.next,
-                "bytes: a reader that stalls ends, for the others of its tunnel");
-            link.roster.evict(*id);
+    }
+
+    /// What the stalled readers of HTTP/2 hold is no room for the others: the tunnel gets that much more, and
+    /// where there is no more, some end.
+    fn readers(&mut self, link: &Link, config: &Config, now: Millis) {
+        let stalled = self.stalled(link, now);
+        let Some(share) = link.share() else { return };
+        let held: u64 = stalled.iter().map(|reader| reader.held).sum();
+        if share.grow_receive(u64::from(config.connection_window) + held) {
+            return link.apply_windows();
+        }
+        if share.receive().saturating_sub(held) < ROOM {
+            evict(link, &stalled, now);
         }
     }
 
     /// The readers that took nothing for a while, the longest first.
-    fn stalled(&mut self, link: &Link, now: Millis) -> Vec<(u64, Millis)> {
+    fn stalled(&mut self, link: &Link, now: Millis) -> Vec<Stalled> {
+        let full = link.roster.full();
         let before = std::mem::take(&mut self.full);
-        self.full = link
-            .roster
-            .full()
-            .into_iter()
-            .map(|(id, given)| match before.get(&id) {
-                Some((then, since)) if *then == given => (id, (given, *since)),
-                _ => (id, (given, now)),
-            })
-            .collect();
-        let since = self.full.iter().map(|(id, (_, since))| (*id, *since));
-        let mut stalled: Vec<_> = since.filter(|(_, since)| now - since >= STALLED).collect();
-        stalled.sort_by_key(|(_, since)| *since);
+        let since = |now_full: &Full| match before.get(&now_full.id) {
+            Some((given, since)) if *given == now_full.given => *since,
+            _ => now,
+        };
+        self.full = full.iter().map(|full| (full.id, (full.given, since(full)))).collect();
+        let stalled = full.iter().map(|full| Stalled { id: full.id, since: since(full), held: full.held });
+        let mut stalled: Vec<_> = stalled.filter(|reader| now - reader.since >= STALLED).collect();
+        stalled.sort_by_key(|reader| reader.since);
         stalled
     }
 }

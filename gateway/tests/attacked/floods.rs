@@ -164,9 +164,23 @@ async fn clients_that_never_read_stall_themselves() {
     clients_that_never_read(Transport::Auto).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_never_read_stall_themselves_over_tcp() {
+    clients_that_never_read(Transport::Http2).await;
+}
+
 /// A reader that stalls holds up nobody, and one that holds too much ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_reader_is_ended_when_others_need_the_room() {
+    a_stalled_reader(Transport::Quic).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_reader_is_ended_when_others_need_the_room_over_tcp() {
+    a_stalled_reader(Transport::Http2).await;
+}
+
+async fn a_stalled_reader(transport: Transport) {
     let (east, west) = (Domain::new("east"), Domain::new("west"));
     let mut config = Config {
         stream_window: 1 << 20,
@@ -177,8 +191,8 @@ async fn a_stalled_reader_is_ended_when_others_need_the_room() {
     config.limits.bytes_per_peer = 8 << 20;
     let (a, mut b) = (east.gateway_with("a", &[&west], config), west.gateway("b", &[&east]));
     serve(&mut b);
-    a.know(&east, vec![west.peer(Transport::Quic, &[("b", vec![b.address()])])]);
-    b.know(&west, vec![east.peer(Transport::Quic, &[])]);
+    a.know(&east, vec![west.peer(transport, &[("b", vec![b.address()])])]);
+    b.know(&west, vec![east.peer(transport, &[])]);
     a.connected(&west, "b", 1).await;
     let (tunnels, peer) = (a.tunnels.clone(), west.cluster.clone());
     let ended = Arc::new(AtomicUsize::new(0));
