@@ -236,6 +236,7 @@ fn plane(
         tasks: process.tasks.clone(),
         shards,
         controllers: config.controller.clone(),
+        calls: crate::plane::Calls::default(),
     }
 }
 

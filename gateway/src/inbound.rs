@@ -13,7 +13,7 @@ use hansa_core::policy;
 use hansa_core::spiffe::{SpiffeId, TrustDomain};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::dial::DialError;
 use crate::metrics::Flow;
@@ -24,6 +24,10 @@ use crate::tunnel::{CONNECT_UDP, RecvHalf, Request, SendHalf};
 
 /// The authority that leads to the controller of the cluster asked.
 pub(crate) const CONTROLLER: &str = "controller.hansa.internal:443";
+/// Strangers that are led to the controller at once, to join.
+const JOINS: usize = 16;
+/// Joining is one exchange; who stays longer is not joining.
+const JOINING: Duration = Duration::from_secs(30);
 /// Marks a probe: the endpoint is dialled and the connection closed without a byte.
 pub(crate) const PROBE: HeaderName = HeaderName::from_static("hansa-probe");
 /// The calling workload, believed only within the trust domain of the gateway that says it.
@@ -200,6 +204,10 @@ async fn join(
 
 /// Splices a peer's controller to our own; an inner TLS runs end to end between them.
 async fn controller(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
+    let Some(_place) = plane.calls.enter(&request.peer.cluster) else {
+        let refusal = Refusal::no_endpoint("too many links of this peer to the controller".to_owned());
+        return refuse(plane, request, &refusal, record).await;
+    };
     let stream = match dial_controller(plane).await {
         Ok(stream) => stream,
         Err(cause) => {
@@ -228,9 +236,16 @@ pub(crate) async fn dial_controller(plane: &Plane) -> Result<TcpStream, &'static
 
 /// Takes those who want to join to the own controller, as they are.
 pub(crate) async fn joins(plane: Arc<Plane>, mut streams: crate::tunnel::JoinStreams) {
+    let room = Arc::new(Semaphore::new(JOINS));
     while let Some(join) = streams.recv().await {
+        // Strangers may come this far: they take a few places for a while, and no more.
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            tracing::debug!(from = %join.from, "no place for one more join");
+            continue;
+        };
         let each = plane.clone();
         plane.tasks.spawn_until_shutdown("join", async move {
+            let _place = place;
             let controller = match dial_controller(&each).await {
                 Ok(controller) => Arc::new(controller),
                 Err(cause) => {
@@ -240,10 +255,10 @@ pub(crate) async fn joins(plane: Arc<Plane>, mut streams: crate::tunnel::JoinStr
             };
             let mut client = splice::IoEnd::new(join.stream);
             let (mut source, mut sink) = (TcpSource::new(controller.clone()), TcpSink::new(controller));
-            // Joining is one exchange; who stays longer is not joining.
-            let bounds = splice::Bounds { idle: Duration::from_secs(30), ..each.bounds() };
             let (client, service) = ((&mut client.source, &mut client.sink), (&mut source, &mut sink));
-            let outcome = splice::splice(client, service, &Moved::default(), &bounds).await;
+            let (moved, bounds) = (Moved::default(), each.bounds());
+            let exchange = splice::splice(client, service, &moved, &bounds);
+            let outcome = tokio::time::timeout(JOINING, exchange).await.unwrap_or(Outcome::Timeout);
             tracing::info!(from = %join.from, outcome = outcome.label(), "join");
         });
     }

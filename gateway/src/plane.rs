@@ -27,8 +27,10 @@ use crate::reach::{Path, Tracks};
 use crate::splice::{Bounds, Moved};
 use crate::tunnel::Tunnels;
 
+mod calls;
 mod tenants;
 
+pub(crate) use calls::Calls;
 pub(crate) use tenants::{Tenant, Tenants};
 
 /// The shared parts of the data path.
@@ -62,6 +64,8 @@ pub(crate) struct Plane {
     pub(crate) shards: Shards,
     /// The controllers of the own cluster.
     pub(crate) controllers: Vec<String>,
+    /// Links of peers to them.
+    pub(crate) calls: Calls,
 }
 
 /// What one virtual address and port lead to.
