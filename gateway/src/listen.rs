@@ -62,6 +62,8 @@ pub(crate) struct Listeners {
     open: HashMap<Place, Open>,
     /// Counts them: they go round the shards.
     opened: usize,
+    /// Something could not be bound: to be tried again.
+    again: bool,
     bound: watch::Sender<Bound>,
 }
 
@@ -96,7 +98,7 @@ impl Listeners {
     /// No listener yet. The receiver tells what is bound.
     pub(crate) fn new(plane: Arc<Plane>) -> (Self, watch::Receiver<Bound>) {
         let (bound, seen) = watch::channel(Bound::default());
-        (Self { plane, open: HashMap::new(), opened: 0, bound }, seen)
+        (Self { plane, open: HashMap::new(), opened: 0, again: false, bound }, seen)
     }
 
     /// Follows table and ownership until `stop`; then closes all, with nothing lost from the queues.
@@ -110,7 +112,7 @@ impl Listeners {
             let current = tables.borrow_and_update().clone();
             let owned = owners.borrow_and_update().clone();
             self.reconcile(&current, &owned).await;
-            let retry = !self.bound.borrow().unbound.is_empty();
+            let retry = self.again;
             tokio::select! {
                 changed = tables.changed() => if changed.is_err() { break },
                 changed = owners.changed() => if changed.is_err() { break },
@@ -121,6 +123,7 @@ impl Listeners {
         for open in self.open.values() {
             open.stop.cancel();
         }
+        self.plane.metrics.listeners.set(0);
     }
 
     async fn reconcile(&mut self, current: &Current, owners: &BTreeSet<NodeId>) {
@@ -133,6 +136,7 @@ impl Listeners {
             keep
         });
         let mut unbound = BTreeMap::new();
+        self.again = false;
         for (place, (what, owner)) in wanted {
             if self.open.contains_key(&place) {
                 continue;
@@ -152,7 +156,14 @@ impl Listeners {
                         _ => hansa_core::code::gateway::VIP_UNBINDABLE,
                     };
                     let reason = format!("{code} {}/{}: {error}", place.0, place.1);
-                    unbound.entry(format!("service/{}", what.service)).or_insert(reason);
+                    self.again = true;
+                    // A sibling's address that cannot be had says nothing of our own ones.
+                    match owner == self.plane.id {
+                        true => {
+                            unbound.entry(format!("service/{}", what.service)).or_insert(reason);
+                        }
+                        false => tracing::debug!(%owner, reason, "cannot listen for a sibling"),
+                    }
                 }
             }
         }
@@ -197,7 +208,8 @@ impl Listeners {
             }
             Protocol::Udp => {
                 let socket = UdpSocket::from_std(socket(address, Type::DGRAM)?.into())?;
-                let serve = crate::udp::outbound::serve(plane, socket, what.clone(), stop.clone());
+                let tenant = self.plane.tenants.listener(owner);
+                let serve = crate::udp::outbound::serve(plane, (socket, tenant), what.clone(), stop.clone());
                 shards.spawn(shard, &self.plane.tasks, "udp-listener", serve);
             }
         }

@@ -17,6 +17,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use crate::outcome::Refusal;
 use crate::plane::{Plane, Record};
@@ -41,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) sibling: NodeId,
     /// Answered once its addresses are free.
     pub(crate) released: oneshot::Sender<()>,
+    /// Ends the connection it asks on: it then has to ask again.
+    pub(crate) hangup: CancellationToken,
 }
 
 /// Opens the port.
@@ -94,29 +97,30 @@ async fn serve(
     };
     let shaken = tokio::time::timeout(HANDSHAKE, shake).await;
     let (role, mut connection) = shaken.map_err(|_| "the handshake took too long")??;
-    while let Some(request) = connection.accept().await {
+    let hangup = CancellationToken::new();
+    loop {
+        let next = hangup.run_until_cancelled(connection.accept()).await;
+        let Some(request) = next.flatten() else { return Ok(()) };
         let (request, respond) = request.map_err(|e| e.to_string())?;
-        let (each, role, asks) = (plane.clone(), role.clone(), asks.clone());
+        let (each, role, asks, hangup) = (plane.clone(), role.clone(), asks.clone(), hangup.clone());
         plane.tasks.spawn_until_shutdown("relay-request", async move {
-            answer(&each, &role, request, respond, asks).await;
+            answer(&each, &role, (request, respond), (asks, hangup)).await;
         });
     }
-    Ok(())
 }
 
 async fn answer(
     plane: &Plane,
     role: &Role,
-    request: Request<h2::RecvStream>,
-    respond: SendResponse<Bytes>,
-    asks: mpsc::Sender<Ask>,
+    (request, respond): (Request<h2::RecvStream>, SendResponse<Bytes>),
+    (asks, hangup): (mpsc::Sender<Ask>, CancellationToken),
 ) {
     let authority = request.uri().authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
     let peer = authority.strip_prefix("controller.").and_then(|r| r.strip_suffix(".hansa.internal:443"));
     match (role, authority.as_str(), peer) {
         (Role::Gateway(id), SIBLING, _) => {
             let (released, wait) = oneshot::channel();
-            let asked = asks.send(Ask { sibling: id.clone(), released }).await;
+            let asked = asks.send(Ask { sibling: id.clone(), released, hangup }).await;
             match (asked, wait.await) {
                 (Ok(()), Ok(())) => drop(reply(respond, StatusCode::OK, None)),
                 _ => refuse(respond, &Refusal::no_endpoint("going away".to_owned())),

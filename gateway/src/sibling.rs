@@ -89,6 +89,7 @@ pub(crate) fn begin(plane: &Arc<Plane>, parts: Parts) -> Standing {
         watches: BTreeMap::new(),
         leaving: BTreeMap::new(),
         asked: BTreeMap::new(),
+        hangups: BTreeMap::new(),
         seen,
         begun: Instant::now(),
         returned: false,
@@ -109,6 +110,8 @@ struct Keeper {
     leaving: BTreeMap<NodeId, Vec<oneshot::Sender<()>>>,
     /// When a sibling last asked: it lives, whatever an older look at it said.
     asked: BTreeMap<NodeId, Instant>,
+    /// Ends the connection that a sibling last asked on.
+    hangups: BTreeMap<NodeId, CancellationToken>,
     seen: mpsc::Sender<Seen>,
     begun: Instant,
     /// A sibling gave our addresses back: neighbours may still look for them there.
@@ -153,6 +156,7 @@ impl Keeper {
             keep
         });
         self.states.retain(|id, _| wanted.contains_key(id));
+        self.hangups.retain(|id, _| wanted.contains_key(id));
         for (id, relay) in wanted {
             self.states.entry(id.clone()).or_insert(State::Unknown);
             if !self.watches.contains_key(&id) {
@@ -170,6 +174,7 @@ impl Keeper {
     fn ask(&mut self, ask: Ask) {
         let id = ask.sibling;
         self.asked.insert(id.clone(), Instant::now());
+        self.hangups.insert(id.clone(), ask.hangup);
         if let Some(State::Dead { .. }) = self.states.get(&id) {
             // Else its addresses would be taken again as soon as they are given back.
             self.states.insert(id.clone(), State::Up { granted: true });
@@ -221,15 +226,19 @@ impl Keeper {
         if !owners.contains(&me) && self.own_is_free() && table.siblings.contains_key(&me) {
             owners.insert(me.clone());
         }
+        let mut taken = Vec::new();
         for (id, state) in &self.states {
             let dead = match state {
                 State::Dead { met } => *met || self.begun.elapsed() >= PATIENCE,
                 State::Up { .. } | State::Unknown => false,
             };
-            if dead && !self.leaving.contains_key(id) && owners.contains(&me) && self.is_next(id) {
-                owners.insert(id.clone());
+            let ours = dead && !self.leaving.contains_key(id) && owners.contains(&me) && self.is_next(id);
+            if ours && owners.insert(id.clone()) {
+                taken.push(id.clone());
             }
         }
+        // One that was only slow does not know that it lost them: now it has to ask.
+        taken.iter().filter_map(|id| self.hangups.remove(id)).for_each(|hangup| hangup.cancel());
         owners.retain(|id| *id == me || self.states.contains_key(id));
         self.give_back(&mut owners, table);
         self.bring_up(&owners, table);

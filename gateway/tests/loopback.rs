@@ -231,6 +231,35 @@ async fn a_drain_lets_running_connections_finish_and_cuts_the_rest_with_a_code()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_running_flows_go_on() {
+    let extra = "drain: {deadline: 2s}\n";
+    let mut world = World::with(&[("a", 1), ("b", 1)], extra).await;
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    world.member("b").export_udp("ops/telemetry", server.local_addr().unwrap().port());
+    world.publish().await;
+    world.connected("a").await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(world.vip("a", "ops/telemetry")).await.unwrap();
+    let mut buffer = [0; 16];
+    client.send(b"before").await.unwrap();
+    let got = tokio::time::timeout(LONG, server.recv_from(&mut buffer)).await.unwrap();
+    let (_, carrier) = got.unwrap();
+    let node = &mut world.members[0].nodes[0];
+    node.process.drain.begin("test");
+    // Without a controller nothing is accepted from here on.
+    until(|| async { world.members[0].nodes[0].metric("hansa_listeners").await == 0.0 }).await;
+    for text in [b"during", b"drain!"] {
+        client.send(text).await.unwrap();
+        tokio::time::timeout(LONG, server.recv(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(&buffer[..6], text);
+        server.send_to(text, carrier).await.unwrap();
+        tokio::time::timeout(LONG, client.recv(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(&buffer[..6], text);
+    }
+    world.members[0].nodes[0].ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_service_is_no_longer_listened_for() {
     let mut world = two().await;
     let echo = Echo::start("b:").await;

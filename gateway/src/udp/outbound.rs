@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::inbound::Connected;
 use super::{Bounds, Carrier, Near, dropped};
 use crate::outcome::Outcome;
-use crate::plane::{Plane, Record, What};
+use crate::plane::{Plane, Record, Tenant, What};
 use crate::splice::Moved;
 use crate::tunnel::{CONNECT_UDP, Open};
 
@@ -25,9 +25,16 @@ const QUEUE: usize = 128;
 /// Datagrams read in one go before others get a turn.
 const BURST: usize = 64;
 
+/// A socket, which stays open as long as one of its flows needs it to answer.
+struct Socket {
+    udp: UdpSocket,
+    /// Counts as a listener on its address.
+    tenant: Tenant,
+}
+
 /// A client of one socket as the near side of a flow.
 struct Client {
-    socket: Arc<UdpSocket>,
+    socket: Arc<Socket>,
     address: SocketAddr,
     queue: mpsc::Receiver<Bytes>,
 }
@@ -39,7 +46,7 @@ impl Near for Client {
 
     async fn send(&mut self, datagram: &[u8]) -> bool {
         // A full buffer or a client that is gone: UDP may lose datagrams.
-        let _ = self.socket.send_to(datagram, self.address).await;
+        let _ = self.socket.udp.send_to(datagram, self.address).await;
         true
     }
 }
@@ -47,25 +54,38 @@ impl Near for Client {
 struct Flows {
     plane: Arc<Plane>,
     what: Arc<What>,
-    socket: Arc<UdpSocket>,
+    socket: Arc<Socket>,
+    /// Only flows that run are served.
+    leaving: bool,
     open: HashMap<SocketAddr, mpsc::Sender<Bytes>>,
     sources: HashMap<IpAddr, u32>,
 }
 
-/// Serves one socket until `stop`; flows that run then end with the drain or by themselves.
-pub(crate) async fn serve(plane: Arc<Plane>, socket: UdpSocket, what: Arc<What>, stop: CancellationToken) {
-    let socket = Arc::new(socket);
+/// Serves one socket until `stop`. In a drain, flows that run are served on until they end or the drain closes
+/// them; else they end with the socket, whose address is somebody else's from then on.
+pub(crate) async fn serve(
+    plane: Arc<Plane>,
+    (udp, tenant): (UdpSocket, Tenant),
+    what: Arc<What>,
+    stop: CancellationToken,
+) {
+    let (begun, closing) = (plane.drain.begun(), plane.drain.closing());
+    let socket = Arc::new(Socket { udp, tenant });
     let (ended, mut over) = mpsc::channel::<SocketAddr>(QUEUE);
-    let mut flows =
-        Flows { plane, what, socket: socket.clone(), open: HashMap::new(), sources: HashMap::new() };
-    loop {
+    let (open, sources) = (HashMap::new(), HashMap::new());
+    let mut flows = Flows { plane, what, socket: socket.clone(), leaving: false, open, sources };
+    while !(flows.leaving && flows.open.is_empty()) {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled(), if !flows.leaving => match begun.is_cancelled() {
+                true => flows.leaving = true,
+                false => return,
+            },
+            () = closing.cancelled(), if flows.leaving => return,
             Some(client) = over.recv() => flows.forget(client),
-            readable = socket.readable() => {
+            readable = socket.udp.readable() => {
                 if readable.is_err() {
-                    break;
+                    return;
                 }
                 flows.read(&ended);
             }
@@ -79,7 +99,7 @@ impl Flows {
         // One buffer for the burst, none while the socket is quiet.
         let mut buffer = vec![0; 1 << 16];
         for _ in 0..BURST {
-            match self.socket.try_recv_from(&mut buffer) {
+            match self.socket.udp.try_recv_from(&mut buffer) {
                 Ok((n, client)) => self.take(client, Bytes::copy_from_slice(&buffer[..n]), ended),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
                 // An ICMP answer to something sent before.
@@ -103,6 +123,9 @@ impl Flows {
                 }
             },
         };
+        if self.leaving {
+            return dropped(&self.plane.metrics, "draining");
+        }
         let limits = &self.plane.limits;
         let of_source = self.sources.get(&client.ip()).copied().unwrap_or(0);
         if of_source >= limits.udp_flows_per_source {
@@ -118,10 +141,12 @@ impl Flows {
         *self.sources.entry(client.ip()).or_default() += 1;
         let near = Client { socket: self.socket.clone(), address: client, queue: receiver };
         let (plane, what, ended) = (self.plane.clone(), self.what.clone(), ended.clone());
+        let tenant = self.socket.tenant.connection();
         self.plane.tasks.spawn("udp-flow", async move {
             plane.metrics.udp_flows.inc();
             flow(&plane, &what, near).await;
             plane.metrics.udp_flows.dec();
+            drop(tenant);
             // The socket may be closed already.
             let _ = ended.send(client).await;
         });

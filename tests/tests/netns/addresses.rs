@@ -56,19 +56,25 @@ async fn two_members(name: &str, story: impl AsyncFnOnce(&Lab) -> anyhow::Result
     result.expect("as promised");
 }
 
-/// First one gateway does nothing, then the other, as on a machine that is much too busy: each takes the
-/// other's addresses and gives them back. From then on both answer as before.
+/// One gateway does nothing for a while, as on a machine that is much too busy: the other takes its addresses
+/// and gives them back, although none of its connections broke. Then one after the other: each takes the
+/// other's. From then on both answer as before.
 async fn slow(lab: &Lab) -> anyhow::Result<()> {
     let member = lab.member(MemberId::Rack1);
     let vips = [address_of(&member, "gateway-1").await?, address_of(&member, "gateway-2").await?];
     let procs = [lab.proc(MemberId::Rack1, "gateway-1")?, lab.proc(MemberId::Rack1, "gateway-2")?];
     let logs = ["gateway-1", "gateway-2"].map(|g| member.home().join(g).join("log.jsonl"));
+    procs[1].pause(true);
+    let alone = holds(&logs[0], 2).await;
+    procs[1].pause(false);
+    alone?;
+    holds(&logs[0], 1).await.context("once the other goes on")?;
     let taken = async {
         procs[1].pause(true);
-        holds_both(&logs[0]).await?;
+        holds(&logs[0], 2).await?;
         procs[0].pause(true);
         procs[1].pause(false);
-        holds_both(&logs[1]).await
+        holds(&logs[1], 2).await
     };
     let taken = taken.await;
     procs.iter().for_each(|proc| proc.pause(false));
@@ -84,15 +90,18 @@ async fn slow(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until a gateway writes down that it holds both blocks.
-async fn holds_both(log: &Path) -> anyhow::Result<()> {
-    let both = |line: &str| line.contains("addresses held") && line.matches("gateway-").count() >= 2;
+/// Waits until the last a gateway wrote down is that it holds so many blocks.
+async fn holds(log: &Path, count: usize) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(5);
-    while !std::fs::read_to_string(log)?.lines().any(both) {
-        ensure!(Instant::now() < end, "{} does not say that it took addresses", log.display());
+    loop {
+        let text = std::fs::read_to_string(log)?;
+        let last = text.lines().rfind(|line| line.contains("addresses held"));
+        if last.is_some_and(|line| line.matches("gateway-").count() == count) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "{} says {last:?}, and not {count} blocks", log.display());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
 }
 
 async fn dead(lab: &Lab) -> anyhow::Result<()> {
