@@ -57,7 +57,7 @@ pub(crate) struct Hub {
     pub(crate) incoming: Vec<mpsc::Sender<Request>>,
     pub(crate) joins: mpsc::Sender<JoinStream>,
     pub(crate) reach: watch::Sender<Arc<ReachView>>,
-    /// Cancelled when draining begins: nothing new is accepted or dialled.
+    /// Cancelled when draining begins: no request of a peer is taken any more. Our own requests go on.
     pub(crate) draining: CancellationToken,
     /// Peers that a dial to has ended at least once.
     tried: Mutex<BTreeSet<ClusterId>>,
@@ -198,11 +198,16 @@ impl Hub {
     /// Cuts every tunnel whose peer is gone or whose certificate would no longer be let in.
     fn audit(&self, table: &RouteTable, trust: &TrustSnapshot) {
         for link in self.registry.all() {
-            if let Err(why) = self.still_good(&link, table, trust) {
-                tracing::warn!(peer = %link.facts.peer.cluster, gateway = %link.facts.peer.gateway, %why,
-                    "tunnel cut");
-                link.close(Cut::Removed(why));
-            }
+            self.judge(&link, table, trust);
+        }
+    }
+
+    /// Cuts this tunnel where its peer is gone or its certificate would no longer be let in.
+    pub(crate) fn judge(&self, link: &Link, table: &RouteTable, trust: &TrustSnapshot) {
+        if let Err(why) = self.still_good(link, table, trust) {
+            let peer = &link.facts.peer;
+            tracing::warn!(peer = %peer.cluster, gateway = %peer.gateway, %why, "tunnel cut");
+            link.close(Cut::Removed(why));
         }
     }
 
@@ -218,9 +223,14 @@ impl Hub {
         judged.map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Says GOAWAY everywhere, waits for what runs, closes. True if nothing had to be cut.
+    /// Says GOAWAY on every tunnel that peers ask on, waits for what runs on them, closes them. True if nothing
+    /// had to be cut. The tunnels we ask on stay: whoever still resolves to us is served to the end.
     pub(crate) async fn drain(&self, limit: Duration) -> bool {
         self.draining.cancel();
+        let theirs = || {
+            let links = self.registry.all();
+            links.into_iter().filter(|link| !link.facts.asks).collect::<Vec<_>>()
+        };
         let deadline = Instant::now() + limit;
         for listener in &self.listeners {
             listener.quic().for_each(|endpoint| endpoint.set_server_config(None));
@@ -228,8 +238,8 @@ impl Hub {
         let mut tick = interval(Duration::from_millis(50));
         let mut idle = 0;
         let clean = loop {
-            let links = self.registry.all();
-            for link in links.iter().filter(|link| !link.facts.asks) {
+            let links = theirs();
+            for link in &links {
                 link.goaway();
             }
             // Twice in a row: a request may be between two hands.
@@ -242,10 +252,18 @@ impl Hub {
                 () = sleep_until(deadline) => break false,
             }
         };
-        for link in self.registry.all() {
+        for link in theirs() {
             link.close(Cut::Drain);
         }
         clean
+    }
+
+    /// Takes a tunnel that ended out of the figures.
+    pub(crate) fn gone(&self, link: &Link) {
+        let PeerId { cluster, gateway, .. } = &link.facts.peer;
+        let table = self.table.borrow().clone();
+        let known = table.peers.get(cluster).is_some_and(|peer| peer.gateways.contains_key(gateway));
+        self.metrics.gone(link, known);
     }
 
     /// Cuts every tunnel with this peer.

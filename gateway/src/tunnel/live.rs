@@ -37,15 +37,16 @@ pub(crate) fn enter(hub: &Hub, link: &Arc<Link>) -> bool {
         hub.registry.refresh();
         return true;
     }
-    let entered = hub.registry.add(link, hub.config.limits.tunnels_per_peer);
-    if entered {
-        link.lend(hub.budgets.share(&link.facts.peer.cluster));
-        hub.metrics.born(link);
-    } else {
+    if !hub.registry.add(link, hub.config.limits.tunnels_per_peer) {
         tracing::warn!(peer = %link.facts.peer.cluster, "too many tunnels from one peer");
         link.close(Cut::Limit("too many tunnels".to_owned()));
+        return false;
     }
-    entered
+    link.lend(hub.budgets.share(&link.facts.peer.cluster));
+    hub.metrics.born(link);
+    // The peer may have been removed since its certificate was judged; from here on every audit sees it.
+    hub.judge(link, &hub.table.borrow().clone(), &hub.identity.trust().current());
+    true
 }
 
 /// A tunnel that took part before the other side had shown that it takes us. Leaves again unless kept.
@@ -72,7 +73,7 @@ impl Drop for Early<'_> {
         let Some(link) = self.link.take() else { return };
         link.close(Cut::Path("it was not taken".to_owned()));
         self.hub.registry.remove(link.id);
-        self.hub.metrics.gone(&link);
+        self.hub.gone(&link);
     }
 }
 
@@ -88,7 +89,7 @@ pub(crate) async fn live(hub: Arc<Hub>, link: Arc<Link>, run: Run) {
     link.set(Condition::Closed);
     hub.registry.remove(link.id);
     hub.dialled(&peer.cluster);
-    hub.metrics.gone(&link);
+    hub.gone(&link);
     let why = link.cut().cloned().unwrap_or(ended);
     tracing::info!(peer = %peer.cluster, gateway = %peer.gateway, transport = link.lane().as_str(),
         %why, "tunnel ended");

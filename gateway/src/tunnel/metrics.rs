@@ -109,11 +109,17 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn gone(&self, link: &Link) {
+    /// A tunnel ended; `known` says whether the table names its gateway.
+    pub(crate) fn gone(&self, link: &Link, known: bool) {
         let labels = labels(link);
         if self.up.get_or_create(&labels).dec() <= 1 {
             self.rtt.remove(&labels);
             self.mtu.remove(&labels);
+            if !known {
+                // Its id was its own choice: such series must not pile up.
+                self.up.remove(&labels);
+                self.lost.remove(&labels);
+            }
         }
     }
 }

@@ -42,6 +42,17 @@ pub(crate) struct Rules {
     pub(crate) backoff: Backoff,
 }
 
+impl Rules {
+    /// Whether a tunnel may be on this lane.
+    pub(crate) fn allows(&self, lane: Lane) -> bool {
+        match self.transport {
+            Transport::Auto => true,
+            Transport::Quic => lane == Lane::Quic,
+            Transport::Http2 => lane == Lane::Http2,
+        }
+    }
+}
+
 /// A tunnel that lived for less than this counts as a failed dial: the other side refused us after
 /// the handshake.
 const PROVEN: Millis = 1_000;
@@ -98,6 +109,8 @@ pub(crate) enum Event {
     Lost,
     /// The tunnel on trial is silent or closed.
     TrialLost,
+    /// Other lanes are allowed than before.
+    Rules,
     /// Time passed.
     Tick,
 }
@@ -149,6 +162,7 @@ impl State {
 pub(crate) fn step(state: State, event: Event, rules: &Rules, now: Now) -> (State, Vec<Action>) {
     let mut actions = Vec::new();
     let next = match state {
+        _ if event == Event::Rules => anew(state, rules, now, &mut actions),
         State::Seeking { .. } => seeking(state, event, (rules, now), &mut actions),
         State::Up { .. } => up(state, event, (rules, now), &mut actions),
     };
@@ -187,6 +201,30 @@ fn fire(state: State, now: Now, actions: &mut Vec<Action>) -> State {
     }
 }
 
+/// What was begun under other rules is given up; a tunnel that may stay does.
+fn anew(state: State, rules: &Rules, now: Now, actions: &mut Vec<Action>) -> State {
+    let due = (now.at, now.at + rules.http2_delay);
+    match state {
+        State::Seeking { held, quic, http2, .. } => {
+            let running = [(quic, Lane::Quic), (http2, Lane::Http2)];
+            let running = running.into_iter().filter(|(leg, _)| *leg == Leg::Running);
+            actions.extend(running.map(|(_, lane)| Action::Abandon(lane)));
+            seek(held, 0, rules, due)
+        }
+        State::Up { lane, since, back, attempt } => {
+            match back {
+                WayBack::Probing => actions.push(Action::Abandon(Lane::Quic)),
+                WayBack::Trial(_) => actions.push(Action::Discard),
+                WayBack::None | WayBack::At(_) => {}
+            }
+            match rules.allows(lane) {
+                true => State::Up { lane, since, back: way_back(lane, rules, now), attempt },
+                false => seek(Some(lane), 0, rules, due),
+            }
+        }
+    }
+}
+
 fn seeking(state: State, event: Event, (rules, now): (&Rules, Now), actions: &mut Vec<Action>) -> State {
     let State::Seeking { held, quic, http2, attempt } = state else { return state };
     match event {
@@ -219,7 +257,7 @@ fn seeking(state: State, event: Event, (rules, now): (&Rules, Now), actions: &mu
             }
             State::Seeking { held, quic, http2, attempt }
         }
-        Event::Relief if held.is_some() => {
+        Event::Relief if held.is_some_and(|lane| rules.allows(lane)) => {
             let lane = held.unwrap_or(Lane::Quic);
             let mut back = way_back(lane, rules, now);
             match (quic, lane) {

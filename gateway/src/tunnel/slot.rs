@@ -44,7 +44,7 @@ struct Wanted {
 
 /// Starts, changes and ends slots so that they are those of the table.
 pub(crate) fn reconcile(hub: &Arc<Hub>, table: &RouteTable, slots: &mut BTreeMap<Slot, Running>) {
-    let wanted = if hub.draining.is_cancelled() { BTreeMap::new() } else { wanted(hub, table) };
+    let wanted = wanted(hub, table);
     slots.retain(|slot, running| {
         let stays = wanted.contains_key(slot);
         if !stays {
@@ -64,7 +64,8 @@ pub(crate) fn reconcile(hub: &Arc<Hub>, table: &RouteTable, slots: &mut BTreeMap
             continue;
         }
         let (sender, receiver) = watch::channel(want);
-        let end = hub.draining.child_token();
+        // Peers ask nothing more on a reverse tunnel while we drain; ours outlive the drain.
+        let end = if slot.3 { hub.draining.child_token() } else { CancellationToken::new() };
         let shard = shard(&slot, slots, hub.config.shards.count());
         hub.spawn_on(shard, "slot", run(hub.clone(), receiver, end.clone()));
         slots.insert(slot, Running { shard, wanted: sender, end });
@@ -92,6 +93,7 @@ fn each(hub: &Hub, gateways: usize) -> usize {
 
 fn wanted(hub: &Hub, table: &RouteTable) -> BTreeMap<Slot, Wanted> {
     let mut all = BTreeMap::new();
+    let turns = hub.config.dial_only && !hub.draining.is_cancelled();
     for peer in table.peers.values() {
         let gateways = || peer.gateways.values().filter(|gateway| !gateway.addresses.is_empty());
         let count = gateways().count();
@@ -102,7 +104,7 @@ fn wanted(hub: &Hub, table: &RouteTable) -> BTreeMap<Slot, Wanted> {
                 gateway: gateway.id.clone(),
             };
             for number in 0..each(hub, count) {
-                for turned in [false, true].into_iter().filter(|turned| !turned || hub.config.dial_only) {
+                for turned in [false, true].into_iter().filter(|turned| !turned || turns) {
                     let addresses = gateway.addresses.clone();
                     let target = Target { peer: id.clone(), addresses, turned };
                     let slot = (peer.cluster.clone(), gateway.id.clone(), number, turned);
@@ -229,8 +231,7 @@ impl Driver {
                     return None;
                 }
                 self.rules = rules(&self.hub, transport);
-                // The tunnel in use is replaced by one on a lane that is allowed now.
-                Some(Event::GoingAway)
+                Some(Event::Rules)
             }
             found = look, if ages => {
                 let gone = self.names.looked(found, Instant::now());
@@ -249,13 +250,16 @@ impl Driver {
             (State::Up { .. }, _) => Condition::Good,
             (_, Some(link)) => match link.condition() {
                 Condition::Suspect => Condition::Suspect,
-                Condition::Good if link.age() >= self.hub.config.max_age || self.names.is_gone() => {
-                    Condition::Good
-                }
+                Condition::Good if self.is_outlived(link) => Condition::Good,
                 _ => Condition::GoingAway,
             },
             (_, None) => Condition::Closed,
         }
+    }
+
+    /// It is replaced although nothing is wrong with it.
+    fn is_outlived(&self, link: &Link) -> bool {
+        link.age() >= self.hub.config.max_age || self.names.is_gone() || !self.rules.allows(link.lane())
     }
 
     fn turned(&mut self, now: Condition) -> Event {

@@ -148,6 +148,46 @@ async fn blocked_udp_moves_a_tunnel_to_tcp_and_back() {
     said(&mut stream, "still on TCP").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_moves_to_the_lane_that_is_allowed_now() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let (a, mut b) = (east.gateway("a", &[&west]), west.gateway("b", &[&east]));
+    b.echo();
+    b.know(&west, vec![east.peer(Transport::Auto, &[])]);
+    for (transport, lane) in [
+        (Transport::Auto, Lane::Quic),
+        (Transport::Http2, Lane::Http2),
+        (Transport::Auto, Lane::Quic),
+        (Transport::Http2, Lane::Http2),
+        (Transport::Quic, Lane::Quic),
+    ] {
+        a.know(&east, vec![west.peer(transport, &[("b", vec![b.address()])])]);
+        greet(&mut on(&a, &west, lane).await, lane.as_str()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_gateway_still_asks() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let (mut a, mut b) = (east.gateway("a", &[&west]), west.gateway("b", &[&east]));
+    a.echo();
+    b.echo();
+    let both = |transport| {
+        a.know(&east, vec![west.peer(transport, &[("b", vec![b.address()])])]);
+        b.know(&west, vec![east.peer(transport, &[("a", vec![a.address()])])]);
+    };
+    both(Transport::Quic);
+    a.connected(&west, "b", 1).await;
+    b.connected(&east, "a", 1).await;
+    // Nothing runs on it, so nothing of the peer's is waited for.
+    assert!(a.tunnels.drain(LONG).await);
+    b.connected(&east, "a", 0).await;
+    // Clients that still resolve to it are served to the end, also over tunnels made meanwhile.
+    greet(&mut a.open(&west).await, "still served").await;
+    both(Transport::Http2);
+    greet(&mut on(&a, &west, Lane::Http2).await, "still served").await;
+}
+
 async fn drained(transport: Transport) {
     let Three { west, a, b, .. } = &three(transport).await;
     let mut stream = a.open_via(west, "b").await;

@@ -98,6 +98,33 @@ fn one_lane_alone_when_the_peer_says_so() {
     assert_eq!(state.due(&rules), None);
 }
 
+/// `state` after the rules allow `transport` alone.
+fn changed(state: State, transport: Transport, at: Millis) -> (State, Vec<Action>) {
+    let rules = Rules { transport, ..RULES };
+    step(state, Event::Rules, &rules, now(at))
+}
+
+#[test]
+fn a_lane_that_is_no_longer_allowed_is_left_whatever_was_begun() {
+    let trial = State::Up { lane: Lane::Http2, since: 0, back: WayBack::Trial(100), attempt: 0 };
+    let (state, actions) = changed(trial, Transport::Http2, 200);
+    assert_eq!(actions, [Action::Discard]);
+    assert!(matches!(state, State::Up { lane: Lane::Http2, back: WayBack::None, .. }));
+    let probing = State::Up { lane: Lane::Http2, since: 0, back: WayBack::Probing, attempt: 0 };
+    let (state, actions) = changed(probing, Transport::Http2, 200);
+    assert_eq!(actions, [Action::Abandon(Lane::Quic)]);
+    assert!(matches!(state, State::Up { lane: Lane::Http2, back: WayBack::None, .. }));
+    let (racing, _) = run(first(), &[(0, Event::Tick)]);
+    let (_, actions) = changed(racing, Transport::Http2, 100);
+    assert_eq!(actions, [Action::Abandon(Lane::Quic), Action::Dial(Lane::Http2)]);
+    let quic = State::Up { lane: Lane::Quic, since: 0, back: WayBack::None, attempt: 0 };
+    let (state, actions) = changed(quic, Transport::Http2, 200);
+    assert_eq!(actions, [Action::Dial(Lane::Http2)]);
+    // It is in use no more, however well it is.
+    let rules = Rules { transport: Transport::Http2, ..RULES };
+    assert_eq!(step(state, Event::Relief, &rules, now(210)).0, state);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let lane = prop_oneof![Just(Lane::Quic), Just(Lane::Http2)];
     prop_oneof![
@@ -108,6 +135,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::GoingAway),
         Just(Event::Lost),
         Just(Event::TrialLost),
+        Just(Event::Rules),
         Just(Event::Tick),
     ]
 }
