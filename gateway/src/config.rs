@@ -249,6 +249,7 @@ pub struct Limits {
     pub udp_flows_per_source: u32,
     /// How long an endpoint may take to answer the dial. TCP repeats a lost first packet after a second:
     /// the default leaves room for that, so that an endpoint whose queue was full for a moment is still had.
+    /// All endpoints of one request together get twice as long: keep the callers' answerTimeout above that.
     pub dial_timeout: HumanDuration,
     /// How long a peer may take to answer a request.
     pub answer_timeout: HumanDuration,

@@ -34,7 +34,7 @@ const RIDE_ALONG: Duration = Duration::from_millis(1);
 
 /// How long a connection waits for a path when none leads anywhere.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Between two rounds over all candidates.
+/// Between the first two rounds over all candidates; doubled from round to round.
 const BREATH: Duration = Duration::from_millis(20);
 
 /// How one candidate answered.
@@ -95,6 +95,7 @@ async fn run(
     let end = Instant::now() + PATIENCE;
     let mut client =
         Client { plane, what, stream: stream.clone(), release: Release::default(), record, from: client };
+    let mut breath = BREATH;
     loop {
         let table = plane.table();
         let Some(choice) = plane.choose(&table, what, Protocol::Tcp, client.from.ip()) else {
@@ -106,8 +107,8 @@ async fn run(
             Round::Ended(outcome) => return outcome,
             Round::NoPath(outcome) => {
                 drop(table);
-                match Box::pin(client.path(&order, end)).await {
-                    Ok(true) => {}
+                match Box::pin(client.path(&order, breath, end)).await {
+                    Ok(true) => breath *= 2,
                     Ok(false) => return outcome,
                     Err(broken) => return splice::outcome(true, broken),
                 }
@@ -120,7 +121,7 @@ async fn run(
 enum Round {
     /// The connection is over.
     Ended(Outcome),
-    /// No candidate was even asked, because no path leads to any.
+    /// No candidate took it: no path leads to any, or those asked vouch that they did not look at it.
     NoPath(Outcome),
 }
 
@@ -151,14 +152,14 @@ impl Client<'_> {
     }
 
     /// Waits for a path to any of `order`: true if there is one before `end`.
-    async fn path(&self, order: &[ClusterId], end: Instant) -> Result<bool, Broken> {
+    async fn path(&self, order: &[ClusterId], breath: Duration, end: Instant) -> Result<bool, Broken> {
         let mut turns = self.plane.tunnels.turns();
         let mut client = TcpSource::new(self.stream.clone());
         let leads = || order.iter().any(|cluster| self.plane.tunnels.leads_to(cluster));
         let up = async {
             if leads() {
                 // What looks open may just be closing: never a busy loop.
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(breath).await;
             }
             while !leads() {
                 if turns.changed().await.is_err() {
@@ -345,7 +346,11 @@ impl Client<'_> {
             }
             Answer::Broken(error) => {
                 self.record.detail = error.to_string();
-                let outcome = splice::outcome(false, error.clone().into());
+                // Rejected unprocessed, it may be taken by another tunnel of the same peer.
+                let outcome = match error.sent_nothing() {
+                    true => Outcome::Unreachable,
+                    false => splice::outcome(false, error.clone().into()),
+                };
                 match error.sent_nothing() || !self.release.gave() {
                     true => Attempt::Next("lost", outcome),
                     false => Attempt::Ended(outcome),
