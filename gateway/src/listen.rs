@@ -203,7 +203,13 @@ impl Listeners {
             Protocol::Tcp => {
                 let listener = TcpListener::from_std(socket(address, Type::STREAM)?.into())?;
                 let tenant = self.plane.tenants.listener(owner);
+                // The drain waits until its queue is empty.
+                let hold = plane.drain.hold();
                 let accept = accept(plane, (listener, tenant), what.clone(), stop.clone());
+                let accept = async move {
+                    accept.await;
+                    drop(hold);
+                };
                 shards.spawn(shard, &self.plane.tasks, "listener", accept);
             }
             Protocol::Udp => {
@@ -286,7 +292,8 @@ fn begin(plane: &Arc<Plane>, what: &Arc<What>, tenant: &Tenant, (stream, client)
         return;
     };
     let (shard, load) = plane.shards.place();
-    let held = Held { _place: place, _tenant: tenant.connection(), _load: load };
+    let hold = plane.drain.hold();
+    let held = Held { _place: place, _tenant: tenant.connection(), _load: load, _hold: hold };
     if shard == shards::here() || plane.shards.count() == 1 {
         let serve = outbound::serve(plane.clone(), what.clone(), (stream, client), held);
         return plane.tasks.spawn("connection", serve);

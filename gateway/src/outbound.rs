@@ -14,6 +14,7 @@ use hansa_core::catalog::Protocol;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::ClusterId;
 use hansa_core::reach::Event;
+use hansa_runtime::drain::Hold;
 use hansa_runtime::shards::Load;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
@@ -64,6 +65,8 @@ pub(crate) struct Held {
     pub(crate) _tenant: Tenant,
     /// Its weight on its shard.
     pub(crate) _load: Load,
+    /// The drain waits for it.
+    pub(crate) _hold: Hold,
 }
 
 /// Serves one client connection to its end.
@@ -73,7 +76,6 @@ pub(crate) async fn serve(
     (stream, client): (TcpStream, SocketAddr),
     _held: Held,
 ) {
-    let _hold = plane.drain.hold();
     let _ = stream.set_nodelay(true);
     let mut record = Record::new("outbound", what.authority(), client.to_string());
     let stream = Arc::new(stream);

@@ -7,7 +7,8 @@
 mod world;
 
 use std::io::ErrorKind;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -228,6 +229,32 @@ async fn a_drain_lets_running_connections_finish_and_cuts_the_rest_with_a_code()
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     node.ended().await;
     assert!(TcpStream::connect(vip).await.is_err());
+}
+
+/// Nobody was told beforehand, as when its controller is away: what it rejects goes to the peer's other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peers_gateway_that_leaves_unannounced_fails_nobody() {
+    let mut world = World::with(&[("a", 1), ("b", 2)], "drain: {deadline: 5s}\n").await;
+    let echo = Echo::start("b:").await;
+    world.member("b").export("shop/web", &[echo.port]);
+    world.publish().await;
+    world.connected("a").await;
+    let vip = world.vip("a", "shop/web");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asking = (0..16).map(|_| {
+        let asked = asked.clone();
+        tokio::spawn(async move {
+            while asked.fetch_add(1, Ordering::SeqCst) < 8_000 {
+                ask(vip, "x").await.expect("nobody is failed");
+            }
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    until(|| async { asked.load(Ordering::SeqCst) > 1_000 }).await;
+    world.members[1].nodes[0].process.drain.begin("test");
+    for task in asking {
+        task.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

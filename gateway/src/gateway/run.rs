@@ -9,6 +9,7 @@ use hansa_proto::convert::report::NodeInfo;
 use hansa_proto::feed::Handle;
 use hansa_runtime::ready::Condition;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Feed, Gateway, Process, counted};
@@ -21,6 +22,8 @@ use crate::{follow, inbound, reach, report, sibling};
 
 /// How long peers get to act on the withdrawal before GOAWAY.
 const TELL: Duration = Duration::from_secs(2);
+/// How long after GOAWAY what a peer had sent before may still arrive: a way there and back, and some.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How long the last words of ended connections may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -119,18 +122,21 @@ async fn go(config: &Config, plane: &Arc<Plane>, handle: Option<&Handle>, stop: 
     let connected = handle.is_some_and(|handle| handle.status().borrow().connected);
     let accept = if connected { config.drain.accept.get() } else { Duration::ZERO };
     let deadline = config.drain.deadline.get();
-    tracing::info!(connected, ?accept, ?deadline, streams = plane.drain.held(), "draining");
+    let open = plane.limits.connections as usize - plane.places.available_permits();
+    tracing::info!(connected, ?accept, ?deadline, connections = open, "draining");
     let tell = TELL.min(accept);
     tokio::time::sleep(tell).await;
+    let (goaway, rest) = (Instant::now(), accept.saturating_sub(tell));
     // Tunnels outlive the deadline by their last words: what the deadline ends says so, and not that it lost
     // its path.
-    let limit = accept.saturating_sub(tell) + deadline + LAST_WORDS;
+    let limit = rest.max(SETTLE) + deadline + LAST_WORDS;
     let tunnels = plane.tunnels.clone();
     plane.tasks.spawn_until_shutdown("goaway", async move {
         tunnels.drain(limit).await;
     });
-    tokio::time::sleep(accept.saturating_sub(tell)).await;
+    tokio::time::sleep(rest).await;
     stop.cancel();
+    tokio::time::sleep_until(goaway + SETTLE).await;
     let clean = plane.drain.finish(deadline).await;
     if !clean {
         // What the closing phase ends writes its record.
