@@ -42,9 +42,17 @@ struct Inner {
     epoch: u64,
     routes: Publisher,
     zone: Publisher,
-    catalogs: Mutex<BTreeMap<ClusterId, Publisher>>,
+    catalogs: Mutex<Catalogs>,
     /// Routes, zone.
     open: watch::Sender<(bool, bool)>,
+}
+
+/// The publishers for peers.
+struct Catalogs {
+    publishers: BTreeMap<ClusterId, Publisher>,
+    /// Where a new publisher begins: behind all that went in this epoch. A peer that is removed and
+    /// added again may still hold what the former publisher sent.
+    floor: u64,
 }
 
 impl Feeds {
@@ -60,7 +68,7 @@ impl Feeds {
             epoch,
             routes: Publisher::new(epoch, epoch << VERSION_BITS),
             zone: Publisher::new(epoch, epoch << VERSION_BITS),
-            catalogs: Mutex::default(),
+            catalogs: Mutex::new(Catalogs { publishers: BTreeMap::new(), floor: epoch << VERSION_BITS }),
             open: watch::channel((false, false)).0,
         };
         Self { inner: Arc::new(inner) }
@@ -81,24 +89,34 @@ impl Feeds {
         &self.inner.zone
     }
 
-    fn catalogs(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Publisher>> {
+    fn catalogs(&self) -> MutexGuard<'_, Catalogs> {
         self.inner.catalogs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For one peer; made if it is new.
     pub fn catalog(&self, peer: &ClusterId) -> Publisher {
-        let new = || Publisher::new(self.inner.epoch, self.inner.epoch << VERSION_BITS);
-        self.catalogs().entry(peer.clone()).or_insert_with(new).clone()
+        let mut catalogs = self.catalogs();
+        let floor = catalogs.floor;
+        let new = || Publisher::new(self.inner.epoch, floor);
+        catalogs.publishers.entry(peer.clone()).or_insert_with(new).clone()
     }
 
     /// For one peer, if there is one.
     pub fn known_catalog(&self, peer: &ClusterId) -> Option<Publisher> {
-        self.catalogs().get(peer).cloned()
+        self.catalogs().publishers.get(peer).cloned()
     }
 
     /// Forgets the catalogs of peers that `keep` refuses.
     pub fn retain_catalogs(&self, keep: impl Fn(&ClusterId) -> bool) {
-        self.catalogs().retain(|peer, _| keep(peer));
+        let mut catalogs = self.catalogs();
+        let Catalogs { publishers, floor } = &mut *catalogs;
+        publishers.retain(|peer, publisher| {
+            let kept = keep(peer);
+            if !kept {
+                *floor = (*floor).max(publisher.position().version.saturating_add(1));
+            }
+            kept
+        });
     }
 
     /// The routes are complete.
@@ -136,6 +154,24 @@ impl Feeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_that_comes_again_is_ahead_of_what_it_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let feeds = Feeds::begin(&Store::open(dir.path()).unwrap());
+        let peer: ClusterId = "b".parse().unwrap();
+        for n in 0..5u8 {
+            feeds.catalog(&peer).replace(BTreeMap::from([("k".to_owned(), vec![n].into())]));
+        }
+        let held = feeds.catalog(&peer).position();
+        feeds.retain_catalogs(|_| false);
+        assert!(feeds.known_catalog(&peer).is_none());
+        let again = feeds.catalog(&peer).position();
+        assert!(held.is_before(&again), "{held} and then {again}");
+        // The others keep theirs.
+        feeds.retain_catalogs(|_| true);
+        assert_eq!(feeds.catalog(&peer).position(), again);
+    }
 
     #[test]
     fn epochs_grow_across_restarts_and_lost_stores() {

@@ -88,9 +88,7 @@ async fn pair(net: &Net) -> (Member, support::Gateway, Member, support::Gateway)
     let (a, b) = (Member::new("a", net).await, Member::new("b", net).await);
     let (ga, gb) = (a.gateway("g-a").await, b.gateway("g-b").await);
     for member in [&a, &b] {
-        let shown = |s: &hansa_controller::control::State| {
-            s.view.borrow().as_ref().is_some_and(|v| !v.catalog.gateways.is_empty())
-        };
+        let shown = |s: &hansa_controller::control::State| s.view.borrow().as_ref().is_some_and(|v| !v.catalog.gateways.is_empty());
         member.until("its gateway in the catalog", shown).await;
     }
     (a, ga, b, gb)
@@ -130,9 +128,8 @@ async fn a_join_makes_both_sides_peers_and_exports_travel_both_ways() {
     assert_eq!(status, 204);
     gb.until("no peer", |t| t.peers.is_empty() && t.services[&name("shop/web")].clusters.len() == 1).await;
     // The other side is told nothing, but its feed is cut and stays out.
-    let cut = |s: &hansa_controller::control::State| {
-        s.roster.all().values().all(|e| e.link.as_ref().is_some_and(|l| !l.borrow().connected))
-    };
+    let cut =
+        |s: &hansa_controller::control::State| s.roster.all().values().all(|e| e.link.as_ref().is_some_and(|l| !l.borrow().connected));
     a.until("the feed to be cut", cut).await;
 }
 
@@ -312,9 +309,8 @@ async fn a_root_is_rotated_once_everybody_acknowledged_it() {
     let (id, net, dir) = a.stop().await;
     let a = Member::on(id, &net, dir).await;
     a.publish("web.yaml", &export("web", ""));
-    let known = |s: &hansa_controller::control::State| {
-        s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")))
-    };
+    let known =
+        |s: &hansa_controller::control::State| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")));
     b.until("the export under the new root", known).await;
 }
 
@@ -333,4 +329,31 @@ async fn silent_and_chattering_strangers_keep_nobody_out() {
     }
     let gateway = member.gateway("g-1").await;
     gateway.until("the first table", |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_removed_and_added_again_hears_of_what_comes_afterwards() {
+    let net = Net::default();
+    let (a, _ga, b, gb) = pair(&net).await;
+    assert_eq!(b.join(&a.invite().await).await.0, 200);
+    for name in ["one", "two", "three"] {
+        a.publish(&format!("{name}.yaml"), &export(name, ""));
+    }
+    gb.until("three", |t| t.services.len() == 3).await;
+    // One side alone removes the other: b goes on with what it holds.
+    assert_eq!(a.call("DELETE", "/v1/peers/b", Value::Null).await.0, 204);
+    a.until("no publisher for b", |s| s.feeds.known_catalog(&b.cluster()).is_none()).await;
+    let record = hansa_controller::roster::Record {
+        cluster: b.cluster(),
+        trust_domain: b.state.authority.domain().clone(),
+        locality: b.state.facts.locality.clone(),
+        bundle: b.state.authority.bundle().borrow().to_json().into(),
+        gateways: b.state.view.borrow().as_ref().unwrap().catalog.gateways.clone(),
+        origin: hansa_controller::roster::Origin::Token,
+        added: 0,
+    };
+    let bundle = (**b.state.authority.bundle().borrow()).clone();
+    a.state.roster.add(record, bundle).await.unwrap();
+    a.publish("four.yaml", &export("four", ""));
+    gb.until("what was made afterwards", |t| t.services.contains_key(&name("shop/four"))).await;
 }
