@@ -5,13 +5,14 @@
 //! everything down once it can. A corrupt file is set aside and never deleted. Keys of the CA are not
 //! here (see `authority`).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use hansa_core::code::config;
-use redb::{Database, ReadableDatabase, StorageError, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
@@ -42,13 +43,21 @@ pub enum StoreError {
 /// A change of several rows, made all or nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
-    rows: Vec<(String, Option<Vec<u8>>)>,
+    rows: Vec<(String, Change)>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Put(Vec<u8>),
+    Delete,
+    /// Every row whose key begins so.
+    DeleteAll,
 }
 
 impl Batch {
     /// Sets a row.
     pub fn put(&mut self, key: impl Into<String>, body: impl Into<Vec<u8>>) -> &mut Self {
-        self.rows.push((key.into(), Some(body.into())));
+        self.rows.push((key.into(), Change::Put(body.into())));
         self
     }
 
@@ -65,7 +74,13 @@ impl Batch {
 
     /// Removes a row.
     pub fn delete(&mut self, key: impl Into<String>) -> &mut Self {
-        self.rows.push((key.into(), None));
+        self.rows.push((key.into(), Change::Delete));
+        self
+    }
+
+    /// Removes every row whose key begins with `prefix`, also one that cannot be read now.
+    pub fn delete_all(&mut self, prefix: impl Into<String>) -> &mut Self {
+        self.rows.push((prefix.into(), Change::DeleteAll));
         self
     }
 
@@ -91,6 +106,9 @@ struct Inner {
     /// Written only to change the place.
     place: RwLock<Place>,
     healthy: AtomicBool,
+    /// What was removed while the file could not even be read: key, and whether it is a prefix. It
+    /// goes from the file before anything of it counts again.
+    removed: Mutex<BTreeSet<(String, bool)>>,
 }
 
 /// Where the rows are now.
@@ -127,7 +145,8 @@ impl Store {
             Opened::Corrupt(cause) => disk::begin_anew(&path, &cause)?,
         };
         let healthy = AtomicBool::new(matches!(place, Place::File(_)));
-        Ok(Self { inner: Arc::new(Inner { path, place: RwLock::new(place), healthy }) })
+        let (place, removed) = (RwLock::new(place), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { path, place, healthy, removed }) })
     }
 
     /// Whether the last write reached the disk.
@@ -233,8 +252,21 @@ impl Place {
             let mut table = transaction.open_table(ROWS)?;
             for (key, body) in &batch.rows {
                 match body {
-                    Some(body) => drop(table.insert(key.as_str(), body.as_slice())?),
-                    None => drop(table.remove(key.as_str())?),
+                    Change::Put(body) => drop(table.insert(key.as_str(), body.as_slice())?),
+                    Change::Delete => drop(table.remove(key.as_str())?),
+                    Change::DeleteAll => {
+                        let mut keys = Vec::new();
+                        for row in table.range(key.as_str()..)? {
+                            let found = row?.0.value().to_owned();
+                            if !found.starts_with(key.as_str()) {
+                                break;
+                            }
+                            keys.push(found);
+                        }
+                        for key in keys {
+                            drop(table.remove(key.as_str())?);
+                        }
+                    }
                 }
             }
         }
@@ -242,13 +274,19 @@ impl Place {
         Ok(())
     }
 
-    /// Takes over rows of another place; with `all`, rows that are not among them go.
-    fn adopt(&self, rows: Rows, all: bool) -> Result<(), redb::Error> {
+    /// Takes over rows of another place. Rows that were removed there go; with `all`, so do rows that
+    /// are not among them.
+    fn adopt(&self, rows: Rows, removed: &BTreeSet<(String, bool)>, all: bool) -> Result<(), redb::Error> {
         let mut batch = Batch::default();
         if all {
-            for (key, _) in self.scan("")? {
-                batch.delete(key);
-            }
+            batch.delete_all("");
+        }
+        for (key, prefix) in removed {
+            if *prefix {
+                batch.delete_all(key)
+            } else {
+                batch.delete(key)
+            };
         }
         for (key, body) in rows {
             batch.put(key, body);
@@ -269,6 +307,7 @@ impl Inner {
     fn commit(&self, batch: &Batch) -> bool {
         let written = {
             let place = self.place();
+            self.remember(&place, batch);
             place.write(batch).map(|()| matches!(*place, Place::File(_)))
         };
         written.unwrap_or_else(|error| {
@@ -289,9 +328,23 @@ impl Inner {
                 Err(error) => error!(%error, "no store even in memory"),
             }
         }
+        self.remember(&place, batch);
         if let Err(error) = place.write(batch) {
             error!(%error, "rows could not be kept even in memory");
         }
+    }
+
+    /// Keeps in mind what a batch removes that may stand in a file which cannot be read.
+    fn remember(&self, place: &Place, batch: &Batch) {
+        if !matches!(place, Place::Memory { whole: false, .. }) {
+            return;
+        }
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        removed.extend(batch.rows.iter().filter_map(|(key, change)| match change {
+            Change::Put(_) => None,
+            Change::Delete => Some((key.clone(), false)),
+            Change::DeleteAll => Some((key.clone(), true)),
+        }));
     }
 
     fn heal(&self) -> bool {
@@ -312,9 +365,12 @@ impl Inner {
         };
         let (Ok(rows), Opened::Good(database)) = (rows, disk::attempt(&self.path)) else { return false };
         let file = Place::File(database);
-        if file.adopt(rows, whole).is_err() {
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.adopt(rows, &removed, whole).is_err() {
             return false;
         }
+        removed.clear();
+        drop(removed);
         *place = file;
         self.healthy.store(true, Ordering::Relaxed);
         info!(path = %self.path.display(), "state can be written again, and is");
@@ -329,99 +385,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn put(store: &Store, key: &str, body: &str) -> bool {
-        let mut batch = Batch::default();
-        batch.put(key, body);
-        store.commit_now(&batch)
-    }
-
-    #[test]
-    fn rows_survive_and_scan_by_prefix() {
-        let dir = tempfile::tempdir().unwrap();
-        {
-            let store = Store::open(dir.path()).unwrap();
-            assert!(put(&store, "peer/b", "2") && put(&store, "peer/a", "1") && put(&store, "q", "x"));
-            assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse(_))));
-        }
-        let store = Store::open(dir.path()).unwrap();
-        let rows = store.scan("peer/");
-        assert_eq!(rows, [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
-        assert_eq!(store.get("q"), Some(b"x".to_vec()));
-        let mode = std::fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_corrupt_file_is_set_aside_and_a_new_one_begun() {
-        for damage in ["garbage", "cut", "flipped"] {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join(FILE);
-            {
-                let store = Store::open(dir.path()).unwrap();
-                for i in 0..200 {
-                    put(&store, &format!("row/{i}"), &"x".repeat(200));
-                }
-            }
-            let mut bytes = std::fs::read(&path).unwrap();
-            match damage {
-                "garbage" => bytes = b"not a store".repeat(1000),
-                "cut" => bytes.truncate(bytes.len() / 3),
-                _ => bytes.iter_mut().skip(512).for_each(|b| *b = !*b),
-            }
-            std::fs::write(&path, &bytes).unwrap();
-            let store = Store::open(dir.path()).unwrap();
-            assert!(store.scan("").is_empty(), "{damage}");
-            assert!(put(&store, "a", "b") && store.healthy(), "{damage}");
-            let aside = dir.path().join(format!("{FILE}.corrupt-1"));
-            assert_eq!(std::fs::read(aside).unwrap(), bytes, "{damage}");
-        }
-    }
-
-    #[test]
-    fn without_a_folder_it_runs_from_memory() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("missing")).unwrap();
-        assert!(!store.healthy());
-        assert!(!put(&store, "a", "b"), "it is not on disk");
-        assert_eq!(store.get("a"), Some(b"b".to_vec()));
-        assert!(!store.heal());
-        std::fs::create_dir(dir.path().join("missing")).unwrap();
-        assert!(store.heal() && store.healthy() && put(&store, "c", "d"));
-        drop(store);
-        let again = Store::open(&dir.path().join("missing")).unwrap();
-        assert_eq!((again.get("a"), again.get("c")), (Some(b"b".to_vec()), Some(b"d".to_vec())));
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_written_is_read_and_later_brought_up_to_date() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        {
-            let store = Store::open(dir.path()).unwrap();
-            assert!(put(&store, "peer/a", "1") && put(&store, "peer/b", "2"));
-        }
-        // A folder in its place stands for a disk that takes nothing: even root cannot write it.
-        let kept = dir.path().join("kept");
-        std::fs::rename(&path, &kept).unwrap();
-        let memory = disk::in_memory(&kept).unwrap();
-        assert!(matches!(memory, Place::Memory { whole: true, .. }));
-        assert_eq!(memory.scan("peer/").unwrap().len(), 2);
-        std::fs::create_dir(&path).unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        *store.inner.place.write().unwrap() = memory;
-        let mut batch = Batch::default();
-        batch.delete("peer/a").put("peer/c", "3");
-        assert!(!store.commit_now(&batch) && !store.healthy() && !store.heal());
-        std::fs::remove_dir(&path).unwrap();
-        std::fs::rename(&kept, &path).unwrap();
-        assert!(store.heal() && store.healthy());
-        drop(store);
-        let keys: Vec<String> =
-            Store::open(dir.path()).unwrap().scan("peer/").into_iter().map(|row| row.0).collect();
-        assert_eq!(keys, ["b", "c"], "what was removed meanwhile is gone, what came is there");
-    }
-}
+mod tests;
