@@ -251,7 +251,7 @@ impl Fuse {
 
     async fn declare(&mut self, own: &Arc<Own>, now: Millis) {
         // Also while an object could not be taken: what stood in its way may be gone.
-        let problems = self.parts.roster.sync(&own.peers, now).await;
+        let problems = self.parts.roster.sync(&own.peers, &own.hidden, now).await;
         let new = self.declared.as_ref().is_none_or(|before| !Arc::ptr_eq(before, own));
         for problem in problems {
             let code = format!("HNS-{:04}", problem.code);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hansa_api::view::Error;
 use hansa_core::Millis;
 use hansa_core::catalog::GatewayInfo;
-use hansa_core::code::{control, trust};
+use hansa_core::code::{cli, config, control, trust};
 use hansa_core::locality::Locality;
 use hansa_core::merge::Conflict;
 use hansa_core::mesh::Transport;
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::authority::Authority;
-use crate::source::{PeerSpec, Problem};
+use crate::source::{Hidden, PeerSpec, Problem};
 use crate::store::{Batch, Store};
 
 mod view;
@@ -37,6 +37,10 @@ pub use view::Entry;
 const RECORD: &str = "peer/";
 const CATALOG: &str = "catalog/";
 const POSITION: &str = "position/";
+/// The rules of a peer's object: in force also while the object cannot be read.
+const RULES: &str = "rules/";
+/// The highest bundle sequence seen of a trust domain whose peer was removed.
+const SEEN: &str = "seen/";
 
 /// How a peer came to be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +99,9 @@ struct Inner {
     authority: Authority,
     store: Store,
     entries: Mutex<BTreeMap<ClusterId, Entry>>,
+    /// Held from a change in memory until it is written, so that the rows say what memory says. No
+    /// reader ever waits for it.
+    writing: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
 }
 
@@ -102,6 +109,7 @@ impl Roster {
     /// Reads all peers with their last catalogs, and trusts their bundles.
     pub fn load(own: ClusterId, authority: Authority, store: Store) -> Self {
         let mut entries = BTreeMap::new();
+        let mut rules: BTreeMap<String, (Accept, Transport)> = store.scan_json(RULES).into_iter().collect();
         for (key, record) in store.scan_json::<Record>(RECORD) {
             let bundle = Bundle::from_json(&record.trust_domain, record.bundle.as_bytes());
             let Ok(bundle) = bundle.map(Arc::new) else {
@@ -113,11 +121,14 @@ impl Roster {
             let rows: Vec<_> = store.scan(&format!("{CATALOG}{}/", entry.record.cluster));
             let rows: Vec<_> = rows.into_iter().map(|(key, body)| (key, Bytes::from(body))).collect();
             entry.take(&rows, &[], true);
+            let (accept, transport) = rules.remove(entry.record.cluster.as_str()).unwrap_or_default();
+            entry.rules(accept, transport);
             entry.rebuild();
             entries.insert(entry.record.cluster.clone(), entry);
         }
-        let entries = Mutex::new(entries);
-        Self { inner: Arc::new(Inner { own, authority, store, entries, changed: watch::channel(0).0 }) }
+        let (entries, changed) = (Mutex::new(entries), watch::channel(0).0);
+        let writing = tokio::sync::Mutex::default();
+        Self { inner: Arc::new(Inner { own, authority, store, entries, writing, changed }) }
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Entry>> {
@@ -181,10 +192,14 @@ impl Roster {
     /// Adds a peer that joined, or refreshes the addresses of the very same peer.
     ///
     /// # Errors
-    /// As [`Roster::admissible`]; HNS-3010 if another bundle is held for it.
+    /// As [`Roster::admissible`]; HNS-3010 if another bundle is held for it, or a newer one was.
     pub async fn add(&self, record: Record, bundle: Bundle) -> Result<(), Error> {
+        let _writing = self.inner.writing.lock().await;
         let known = self.admissible(&record.cluster, &record.trust_domain)?;
         let id = record.cluster.clone();
+        if !known {
+            self.not_older(&id, &bundle)?;
+        }
         let mut batch = Batch::default();
         {
             let mut entries = self.entries();
@@ -211,13 +226,15 @@ impl Roster {
     /// Removes a peer: its certificates are refused and its connections end at once.
     ///
     /// # Errors
-    /// It is not known, or it stands in a `ClusterPeer` object.
+    /// It is not known, or it stands in a `ClusterPeer` object. HNS-1005: it is removed, which could
+    /// not be written down.
     pub async fn remove(&self, id: &ClusterId) -> Result<(), Error> {
+        let _writing = self.inner.writing.lock().await;
         let object = format!("peer {id}");
         let origin = self.entries().get(id).map(|e| e.record.origin);
         match origin {
             None => {
-                return Err(Error::new(hansa_core::code::cli::NOT_FOUND, object, "no such peer"));
+                return Err(Error::new(cli::NOT_FOUND, object, "no such peer"));
             }
             Some(Origin::Object) => {
                 let cause = "it is declared by a ClusterPeer object; remove that";
@@ -226,27 +243,60 @@ impl Roster {
             Some(Origin::Token) => {}
         }
         let batch = self.drop_entry(id);
-        self.inner.store.commit(batch).await;
-        Ok(())
+        if self.inner.store.commit(batch).await {
+            return Ok(());
+        }
+        let cause = "it is removed and cut off now, but that could not be written to disk: after a restart it \
+                     is trusted again, unless the disk can be written before";
+        Err(Error::new(config::STATE_UNWRITABLE, object, cause))
+    }
+
+    /// The highest sequence seen of a trust domain whose peer was removed; 0: none was.
+    fn seen(&self, domain: &TrustDomain) -> u64 {
+        let body = self.inner.store.get(&format!("{SEEN}{domain}"));
+        body.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or(0)
+    }
+
+    /// A peer that comes again does not bring back roots it has given up.
+    fn not_older(&self, id: &ClusterId, bundle: &Bundle) -> Result<(), Error> {
+        let seen = self.seen(&bundle.trust_domain);
+        if bundle.sequence >= seen {
+            return Ok(());
+        }
+        let cause = format!(
+            "its sequence is {}, {seen} was seen before this peer was removed; take its present bundle",
+            bundle.sequence
+        );
+        Err(Error::new(trust::BUNDLE_REFUSED, format!("peer {id}"), cause))
     }
 
     fn drop_entry(&self, id: &ClusterId) -> Batch {
         let mut batch = Batch::default();
         let Some(entry) = self.entries().remove(id) else { return batch };
         self.inner.authority.distrust(&entry.record.trust_domain);
-        batch.delete(format!("{RECORD}{id}")).delete(format!("{POSITION}{id}"));
-        for (key, _) in self.inner.store.scan(&format!("{CATALOG}{id}/")) {
-            batch.delete(format!("{CATALOG}{id}/{key}"));
-        }
+        batch
+            .delete(format!("{RECORD}{id}"))
+            .delete(format!("{POSITION}{id}"))
+            .delete(format!("{RULES}{id}"));
+        batch.delete_all(format!("{CATALOG}{id}/"));
+        let domain = &entry.record.trust_domain;
+        batch.put_json(format!("{SEEN}{domain}"), &self.seen(domain).max(entry.bundle.sequence));
         self.touch();
         info!(target: "audit", event = "peer_removed", peer = %id);
         batch
     }
 
-    /// Brings the peers in line with the `ClusterPeer` objects. What cannot be taken is returned.
-    pub async fn sync(&self, specs: &BTreeMap<ClusterId, PeerSpec>, now: Millis) -> Vec<Problem> {
+    /// Brings the peers in line with the `ClusterPeer` objects; what is `hidden` stays as it is. What
+    /// cannot be taken is returned.
+    pub async fn sync(
+        &self,
+        specs: &BTreeMap<ClusterId, PeerSpec>,
+        hidden: &Hidden,
+        now: Millis,
+    ) -> Vec<Problem> {
+        let _writing = self.inner.writing.lock().await;
         let mut problems = Vec::new();
-        let mut batches = vec![self.drop_undeclared(specs)];
+        let mut batches = vec![self.drop_undeclared(specs, hidden)];
         for (id, spec) in specs {
             match self.declare(id, spec, now) {
                 Ok(batch) => batches.push(batch),
@@ -263,23 +313,22 @@ impl Roster {
         problems
     }
 
-    fn drop_undeclared(&self, specs: &BTreeMap<ClusterId, PeerSpec>) -> Batch {
+    fn drop_undeclared(&self, specs: &BTreeMap<ClusterId, PeerSpec>, hidden: &Hidden) -> Batch {
         let mut gone = Vec::new();
-        let mut relaxed = false;
+        let mut all = Batch::default();
         for (id, entry) in &mut *self.entries() {
-            if specs.contains_key(id) {
+            if specs.contains_key(id) || hidden.hides(id) {
                 continue;
             }
             if entry.record.origin == Origin::Object {
                 gone.push(id.clone());
             } else if entry.rules(Accept::default(), Transport::default()) {
-                relaxed = true;
+                all.delete(format!("{RULES}{id}"));
             }
         }
-        if relaxed {
+        if !all.is_empty() {
             self.touch();
         }
-        let mut all = Batch::default();
         for id in gone {
             all.append(self.drop_entry(&id));
         }
@@ -294,6 +343,7 @@ impl Roster {
         if !known {
             let first = bundle::accept(None, &offered);
             first.map_err(|e| Error::new(trust::BUNDLE_REFUSED, object(), e.to_string()))?;
+            self.not_older(id, &offered)?;
         }
         let mut batch = Batch::default();
         let mut changed = !known;
@@ -307,7 +357,10 @@ impl Roster {
                 info!(target: "audit", event = "peer_added", peer = %id);
             }
             let Some(entry) = entries.get_mut(id) else { return Ok(batch) };
-            changed |= entry.rules(spec.accept.clone(), spec.transport);
+            if entry.rules(spec.accept.clone(), spec.transport) {
+                changed = true;
+                batch.put_json(format!("{RULES}{id}"), &(&spec.accept, spec.transport));
+            }
             let gateways = seeds(&spec.gateways);
             if entry.record.origin == Origin::Object && entry.record.gateways != gateways {
                 entry.record.gateways = gateways;
@@ -354,6 +407,7 @@ impl Roster {
 
     /// Takes a change of a peer's catalog, and writes it down. Returns the rows refused.
     pub async fn apply(&self, id: &ClusterId, change: &Applied) -> Vec<Refusal> {
+        let _writing = self.inner.writing.lock().await;
         let mut batch = Batch::default();
         let refusals = {
             let mut entries = self.entries();

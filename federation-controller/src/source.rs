@@ -1,7 +1,7 @@
 //! Where a cluster's own objects come from. One source today: a watched folder of YAML; the API
 //! server will be the second. Everything behind [`Own`] is one code path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hansa_core::catalog::{Export, LocalService};
 use hansa_core::mesh::Transport;
@@ -37,6 +37,22 @@ pub struct Problem {
     pub message: String,
 }
 
+/// Declared peers of which the source cannot say now whether they still are: they are not dropped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// Any peer may be among what cannot be read.
+    pub all: bool,
+    /// These stand in an object that is refused, with no earlier version known.
+    pub peers: BTreeSet<ClusterId>,
+}
+
+impl Hidden {
+    /// Whether this peer may be declared although nothing of it is read.
+    pub fn hides(&self, peer: &ClusterId) -> bool {
+        self.all || self.peers.contains(peer)
+    }
+}
+
 /// All of a cluster's own objects, converted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Own {
@@ -46,6 +62,8 @@ pub struct Own {
     pub invalid: BTreeMap<ServiceName, (&'static str, String)>,
     /// Declared peers.
     pub peers: BTreeMap<ClusterId, PeerSpec>,
+    /// Peers that may be declared as well.
+    pub hidden: Hidden,
     /// `ClusterProperty` values.
     pub properties: BTreeMap<String, String>,
     /// What was refused.

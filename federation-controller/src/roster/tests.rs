@@ -123,11 +123,11 @@ async fn rows_beyond_the_limit_are_refused_and_the_others_count() {
         transport: Transport::default(),
     };
     let specs = BTreeMap::from([(id("b"), spec)]);
-    assert!(scene.roster.sync(&specs, 0).await.is_empty());
+    assert!(scene.roster.sync(&specs, &Hidden::default(), 0).await.is_empty());
     assert_eq!(scene.brings(&catalog("b", &scene.ca, 15)).await.len(), 5);
     assert_eq!(scene.roster.get(&id("b")).unwrap().catalog.unwrap().exports.len(), 10);
     // The rules go with the object; the peer, which joined by token, stays.
-    assert!(scene.roster.sync(&BTreeMap::new(), 0).await.is_empty());
+    assert!(scene.roster.sync(&BTreeMap::new(), &Hidden::default(), 0).await.is_empty());
     assert_eq!(scene.roster.get(&id("b")).unwrap().catalog.unwrap().exports.len(), 15);
 }
 
@@ -165,4 +165,94 @@ async fn peers_and_catalogs_survive_and_a_removed_one_leaves_nothing() {
     assert_eq!(scene.trusted(), 0);
     assert!(scene.store.scan("catalog/").is_empty() && scene.store.scan("peer/").is_empty());
     assert_eq!(again.remove(&id("b")).await.unwrap_err().code, "HNS-7005");
+}
+
+fn spec(scene: &Scene, accept: Accept) -> PeerSpec {
+    PeerSpec {
+        trust_domain: scene.ca.trust_domain().clone(),
+        gateways: Vec::new(),
+        bundle: scene.ca.bundle().to_json(),
+        accept,
+        transport: Transport::default(),
+    }
+}
+
+#[tokio::test]
+async fn rules_that_cannot_be_read_stay_in_force_also_across_a_restart() {
+    let scene = scene();
+    scene.add().await;
+    let rules = Accept { max_rows: 10, ..Accept::default() };
+    let specs = BTreeMap::from([(id("b"), spec(&scene, rules.clone()))]);
+    scene.roster.sync(&specs, &Hidden::default(), 0).await;
+    let none = BTreeMap::new();
+    let hidden =
+        [Hidden { all: true, ..Hidden::default() }, Hidden { all: false, peers: BTreeSet::from([id("b")]) }];
+    for hidden in &hidden {
+        scene.roster.sync(&none, hidden, 0).await;
+        assert_eq!(scene.roster.get(&id("b")).unwrap().accept, rules);
+        let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+        again.sync(&none, hidden, 0).await;
+        assert_eq!(again.get(&id("b")).unwrap().accept, rules);
+    }
+    scene.roster.sync(&none, &Hidden { all: false, peers: BTreeSet::from([id("c")]) }, 0).await;
+    let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+    for roster in [&scene.roster, &again] {
+        assert_eq!(roster.get(&id("b")).unwrap().accept, Accept::default());
+    }
+}
+
+#[tokio::test]
+async fn a_declared_peer_is_dropped_only_when_nothing_hides_it() {
+    let scene = scene();
+    let specs = BTreeMap::from([(id("b"), spec(&scene, Accept::default()))]);
+    assert!(scene.roster.sync(&specs, &Hidden::default(), 0).await.is_empty());
+    let none = BTreeMap::new();
+    scene.roster.sync(&none, &Hidden { all: true, ..Hidden::default() }, 0).await;
+    assert!(scene.trusted() > 0 && scene.roster.get(&id("b")).is_some());
+    scene.roster.sync(&none, &Hidden::default(), 0).await;
+    assert!(scene.trusted() == 0 && scene.roster.get(&id("b")).is_none());
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_again_does_not_bring_an_older_bundle() {
+    let mut scene = scene();
+    scene.add().await;
+    let (old, older) = (record("b", &scene.ca), scene.ca.bundle());
+    let declared = spec(&scene, Accept::default());
+    scene.ca.prepare_next(SystemTime::now()).unwrap();
+    assert!(scene.brings(&catalog("b", &scene.ca, 0)).await.is_empty());
+    scene.roster.remove(&id("b")).await.unwrap();
+    let refused = scene.roster.add(old, older).await.unwrap_err();
+    assert_eq!(refused.code, "HNS-3010", "{refused:?}");
+    let specs = BTreeMap::from([(id("b"), declared)]);
+    assert_eq!(scene.roster.sync(&specs, &Hidden::default(), 0).await[0].code, 3010);
+    assert_eq!(scene.trusted(), 0);
+    scene.add().await;
+    assert_eq!(scene.trusted(), scene.ca.bundle().sequence);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_removed_while_its_catalog_comes_in_leaves_no_rows() {
+    let scene = scene();
+    let (catalog, b) = (catalog("b", &scene.ca, 50), id("b"));
+    for round in 0..20 {
+        scene.add().await;
+        let (_, removed) = tokio::join!(scene.brings(&catalog), scene.roster.remove(&b));
+        removed.unwrap();
+        let rows = (scene.store.scan("peer/"), scene.store.scan("catalog/"), scene.store.scan("position/"));
+        assert!(rows.0.is_empty() && rows.1.is_empty() && rows.2.is_empty(), "round {round}: {rows:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_is_not_on_disk_is_done_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let scene = scene();
+    // A store without a folder runs from memory, as on a read-only disk.
+    let store = Store::open(&dir.path().join("missing")).unwrap();
+    let roster = Roster::load(id("own"), scene.authority.clone(), store);
+    roster.add(record("b", &scene.ca), scene.ca.bundle()).await.unwrap();
+    assert!(scene.trusted() > 0);
+    assert_eq!(roster.remove(&id("b")).await.unwrap_err().code, "HNS-1005");
+    assert!(scene.trusted() == 0 && roster.get(&id("b")).is_none());
 }
