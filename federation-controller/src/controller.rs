@@ -153,7 +153,8 @@ impl Controller {
         let authority = Authority::open(&config.state_dir, &domain, config.ca.leaf_ttl.0, store.clone())?;
         let listen = Listen::bind(&config.listen).await?;
         let index = index::Facts { cluster: config.cluster.clone(), locality: config.locality.clone() };
-        let (folder, own) = Folder::bind(config.source.folder.clone(), index, &config.state_dir).await;
+        let (folder, own) =
+            Folder::bind(config.source.folder.clone(), index, &config.state_dir, store.clone()).await;
         let (fuse, view) = Fuse::new(parts(&config, own, authority, store));
         let relay = relay.unwrap_or_else(|| {
             let (authority, nodes) = (fuse.parts().authority.clone(), fuse.parts().nodes.clone());

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hansa_api::convert::{self, Invalid, Object, SLICE_SERVICE, Settings};
+use hansa_api::convert::{self, Invalid, Object, Refused, SLICE_SERVICE, Settings};
 use hansa_api::kinds::mcs::ServiceExport;
 use hansa_core::Millis;
 use hansa_core::code::manifest;
@@ -45,6 +45,31 @@ fn key(meta: &ObjectMeta) -> String {
     // The default namespace is what `kubectl apply` would use.
     let namespace = meta.namespace.as_deref().unwrap_or("default");
     format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default())
+}
+
+/// The service a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Result<ServiceName, String> {
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
+    let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SLICE_SERVICE));
+    let service = service.ok_or_else(|| format!("the label {SLICE_SERVICE} is missing"))?;
+    ServiceName::new(namespace, service).map_err(|error| error.to_string())
+}
+
+/// Whether an object can be used, as far as it alone decides that. A source keeps the last good
+/// version of one that cannot.
+///
+/// # Errors
+/// Why not.
+pub fn sound(object: &Object) -> Result<(), Refused> {
+    match object {
+        Object::ClusterPeer(peer) => convert::peer(peer).map(drop),
+        Object::EndpointSlice(slice) => service_of(slice).map(drop).map_err(|message| Refused {
+            code: manifest::OBJECT_INVALID,
+            object: object.id(),
+            message,
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl<'a> Sorted<'a> {
@@ -111,15 +136,9 @@ impl<'a> Sorted<'a> {
         if !self.first(label, "EndpointSlice", &key) {
             return;
         }
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
-        let service = slice.metadata.labels.as_ref().and_then(|l| l.get(SLICE_SERVICE));
-        match service.map(|service| ServiceName::new(namespace, service)) {
-            Some(Ok(name)) => self.slices.entry(name).or_default().push(slice),
-            Some(Err(e)) => {
-                self.problem(label, format!("EndpointSlice {key}"), manifest::OBJECT_INVALID.number, e);
-            }
-            None => {
-                let message = format!("the label {SLICE_SERVICE} is missing");
+        match service_of(slice) {
+            Ok(name) => self.slices.entry(name).or_default().push(slice),
+            Err(message) => {
                 self.problem(label, format!("EndpointSlice {key}"), manifest::OBJECT_INVALID.number, message);
             }
         }

@@ -8,6 +8,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use hansa_controller::control::State;
 use hansa_controller::store;
 use hansa_core::spiffe::Role;
 use hansa_link::{Credential, Link};
@@ -88,7 +89,7 @@ async fn pair(net: &Net) -> (Member, support::Gateway, Member, support::Gateway)
     let (a, b) = (Member::new("a", net).await, Member::new("b", net).await);
     let (ga, gb) = (a.gateway("g-a").await, b.gateway("g-b").await);
     for member in [&a, &b] {
-        let shown = |s: &hansa_controller::control::State| s.view.borrow().as_ref().is_some_and(|v| !v.catalog.gateways.is_empty());
+        let shown = |s: &State| s.view.borrow().as_ref().is_some_and(|v| !v.catalog.gateways.is_empty());
         member.until("its gateway in the catalog", shown).await;
     }
     (a, ga, b, gb)
@@ -129,7 +130,7 @@ async fn a_join_makes_both_sides_peers_and_exports_travel_both_ways() {
     gb.until("no peer", |t| t.peers.is_empty() && t.services[&name("shop/web")].clusters.len() == 1).await;
     // The other side is told nothing, but its feed is cut and stays out.
     let cut =
-        |s: &hansa_controller::control::State| s.roster.all().values().all(|e| e.link.as_ref().is_some_and(|l| !l.borrow().connected));
+        |s: &State| s.roster.all().values().all(|e| e.link.as_ref().is_some_and(|l| !l.borrow().connected));
     a.until("the feed to be cut", cut).await;
 }
 
@@ -142,7 +143,7 @@ async fn both_sides_may_join_at_once() {
     let known = |answer: &(u16, Value)| answer.0 == 200 || answer.1["code"] == "HNS-4002";
     assert!(known(&at_a) && known(&at_b), "{at_a:?} {at_b:?}");
     for member in [&a, &b] {
-        let following = |s: &hansa_controller::control::State| {
+        let following = |s: &State| {
             s.roster.all().values().any(|e| e.link.as_ref().is_some_and(|l| l.borrow().applied.is_some()))
         };
         member.until("to follow the other", following).await;
@@ -310,7 +311,7 @@ async fn a_root_is_rotated_once_everybody_acknowledged_it() {
     let a = Member::on(id, &net, dir).await;
     a.publish("web.yaml", &export("web", ""));
     let known =
-        |s: &hansa_controller::control::State| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")));
+        |s: &State| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")));
     b.until("the export under the new root", known).await;
 }
 
@@ -356,4 +357,30 @@ async fn a_peer_removed_and_added_again_hears_of_what_comes_afterwards() {
     a.state.roster.add(record, bundle).await.unwrap();
     a.publish("four.yaml", &export("four", ""));
     gb.until("what was made afterwards", |t| t.services.contains_key(&name("shop/four"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_manifests_takes_nothing_away() {
+    let net = Net::default();
+    let (a, _ga, b, gb) = pair(&net).await;
+    let dns = a.dns("d-1").await;
+    assert_eq!(b.join(&a.invite().await).await.0, 200);
+    a.publish("web.yaml", &export("web", ""));
+    gb.until("web", |t| t.services.contains_key(&name("shop/web"))).await;
+    dns.until("web", |z| z.services.len() == 1).await;
+    let (id, net, dir) = a.stop().await;
+    std::fs::rename(dir.path().join("manifests"), dir.path().join("away")).unwrap();
+    let gone = |config: &mut hansa_controller::Config| config.source.folder = dir.path().join("nowhere");
+    let a = Member::with(id, &net, dir.clone(), gone).await;
+    tokio::time::timeout(LONG, a.ready.wait()).await.unwrap();
+    let epoch = a.state.feeds.epoch();
+    let moved = |s: &State| {
+        let entry = s.roster.get(&"a".parse().unwrap());
+        entry.and_then(|e| e.link.map(|l| l.borrow().applied)).flatten().is_some_and(|at| at.epoch == epoch)
+    };
+    b.until("to follow the new start", moved).await;
+    assert!(gb.table.borrow().as_ref().unwrap().services.contains_key(&name("shop/web")));
+    assert_eq!((gb.losses.load(Ordering::SeqCst), dns.losses.load(Ordering::SeqCst)), (0, 0));
+    let status = a.get("/v1/status").await;
+    assert!(status["problems"].as_array().unwrap().iter().any(|p| p["code"] == "HNS-2005"), "{status}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hansa_controller::index::Facts;
 use hansa_controller::source::Own;
 use hansa_controller::source::folder::Folder;
+use hansa_controller::store::{Store, StoreError};
 use tokio::sync::watch;
 
 fn service(name: &str) -> String {
@@ -44,9 +45,31 @@ impl Watched {
 
     async fn on(dir: tempfile::TempDir, state: tempfile::TempDir) -> Self {
         let facts = Facts { cluster: "a".parse().unwrap(), locality: "aws/eu".parse().unwrap() };
-        let (folder, own) = Folder::bind(dir.path().join("."), facts, state.path()).await;
+        // A look or a write of the one before may still be running off the runtime.
+        let store = loop {
+            match Store::open(state.path()) {
+                Err(StoreError::InUse(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                opened => break opened.unwrap(),
+            }
+        };
+        let (folder, own) = Folder::bind(dir.path().join("."), facts, state.path(), store).await;
         let task = tokio::spawn(folder.run());
         Self { own, task, dir, state }
+    }
+
+    /// A controller that starts again after `meanwhile`.
+    async fn restarted(mut self, meanwhile: impl FnOnce(&Path)) -> Self {
+        self.task.abort();
+        let (dir, state) = (
+            std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap()),
+            std::mem::replace(&mut self.state, tempfile::tempdir().unwrap()),
+        );
+        meanwhile(dir.path());
+        Self::on(dir, state).await
+    }
+
+    fn now(&self) -> Arc<Own> {
+        self.own.borrow().clone()
     }
 
     async fn until(&mut self, what: &str, test: impl FnMut(&Arc<Own>) -> bool) -> Arc<Own> {
@@ -188,9 +211,9 @@ async fn a_deleted_folder_keeps_everything_and_may_come_back() {
     put(w.dir.path(), "a.yaml", &service("a"));
     w.until("a", |o| has(o, &["a"])).await;
     std::fs::remove_dir_all(w.dir.path()).unwrap();
-    // Its files go one by one before the folder does: what goes is gone, the rest stays.
+    // Its files go one by one before the folder does: that is no removal.
     let own = w.until("gone", |o| o.problems.iter().any(|p| p.code == 2005)).await;
-    assert!(has(&own, &["a"]) || has(&own, &[]), "{:?}", own.exports.keys());
+    assert!(has(&own, &["a"]), "{:?}", own.exports.keys());
     std::fs::create_dir(w.dir.path()).unwrap();
     put(w.dir.path(), "b.yaml", &service("b"));
     w.until("back", |o| o.problems.is_empty() && has(o, &["b"])).await;
@@ -212,12 +235,126 @@ async fn the_age_of_an_export_survives_a_restart() {
     put(w.dir.path(), "a.yaml", &service("a"));
     let name = "shop/a".parse().unwrap();
     let before = w.until("a", |o| has(o, &["a"])).await.exports[&name].0.created;
-    let (dir, state) = (
-        std::mem::replace(&mut w.dir, tempfile::tempdir().unwrap()),
-        std::mem::replace(&mut w.state, tempfile::tempdir().unwrap()),
-    );
-    drop(w);
-    let mut again = Watched::on(dir, state).await;
+    let mut again = w.restarted(|_| {}).await;
     let after = again.until("a again", |o| has(o, &["a"])).await.exports[&name].0.created;
     assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn a_start_without_the_folder_keeps_everything_and_its_age() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    let name = "shop/a".parse().unwrap();
+    let before = w.until("a", |o| has(o, &["a"])).await.exports[&name].0.created;
+    let w = w.restarted(|dir| std::fs::rename(dir, dir.with_extension("away")).unwrap()).await;
+    let own = w.now();
+    assert!(has(&own, &["a"]), "known at the first look: {:?}", own.problems);
+    assert_eq!(own.problems.iter().map(|p| p.code).collect::<Vec<_>>(), [2005]);
+    assert!(own.hidden.all && own.exports[&name].0.created == before);
+    // Again, and then the folder is back without the file.
+    let mut w = w.restarted(|_| {}).await;
+    assert!(has(&w.now(), &["a"]));
+    std::fs::create_dir(w.dir.path()).unwrap();
+    w.until("removed", |o| o.problems.is_empty() && has(o, &[])).await;
+    std::fs::remove_dir_all(w.dir.path().with_extension("away")).unwrap();
+}
+
+#[tokio::test]
+async fn a_start_with_a_broken_file_keeps_its_last_good_objects_and_their_age() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    put(w.dir.path(), "b.yaml", &service("b"));
+    put(w.dir.path(), "c.yaml", &service("c"));
+    let before = w.until("all", |o| has(o, &["a", "b", "c"])).await;
+    let w = w
+        .restarted(|dir| {
+            put(dir, "a.yaml", "kind: [");
+            std::fs::remove_file(dir.join("c.yaml")).unwrap();
+        })
+        .await;
+    let own = w.now();
+    assert!(has(&own, &["a", "b"]), "{:?}", own.exports.keys());
+    assert_eq!(
+        own.problems.iter().map(|p| (p.code, p.object.as_str())).collect::<Vec<_>>(),
+        [(2001, "a.yaml")]
+    );
+    let mut w = w.restarted(|dir| put(dir, "a.yaml", &service("a"))).await;
+    let own = w.until("mended", |o| o.problems.is_empty()).await;
+    let name = "shop/a".parse().unwrap();
+    assert_eq!(own.exports[&name].0.created, before.exports[&name].0.created);
+}
+
+fn peer(id: &str, rules: &str) -> String {
+    format!(
+        "---\napiVersion: hansa.dev/v1alpha1\nkind: ClusterPeer\nmetadata: {{name: {id}}}\n\
+         spec: {{trustDomain: {id}.td, gateways: ['h:1'], bundle: '{{}}', accept: {{{rules}}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn an_object_refused_now_keeps_its_last_good_version_until_it_goes() {
+    let rules = "namespaces: [shop]";
+    let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata: {name: a-1, namespace: shop, labels: {kubernetes.io/service-name: a}}\n\
+                 addressType: IPv4\nports: [{port: 80}]\nendpoints: [{addresses: [10.0.0.1]}]\n";
+    let good = format!("{}{slice}{}", service("a"), peer("b", rules));
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &good);
+    let before = w.until("all", |o| has(o, &["a"]) && o.peers.len() == 1).await;
+    assert!(before.problems.is_empty(), "{:?}", before.problems);
+    for (what, with) in [
+        ("namespaces: [shop]", "namespaces: [Sho/p]"),
+        ("accept: ", "acept: "),
+        ("ClusterPeer", "ClusterPeeer"),
+        ("v1alpha1", "v2"),
+        ("hansa.dev", "hansa.de"),
+        ("metadata: {name: b}", "metadata: {nam: b}"),
+        ("'h:1'", "'h'"),
+        ("service-name: a}", "service-nam: a}"),
+        ("addressType: IPv4", "addressType: [4]"),
+        ("port: 80}]}", "port: eighty}]}"),
+    ] {
+        assert!(good.contains(what), "{what}");
+        put(w.dir.path(), "a.yaml", &good.replacen(what, with, 1));
+        let own = w.until("refused", |o| !o.problems.is_empty()).await;
+        assert_eq!(
+            (&own.exports, &own.peers),
+            (&before.exports, &before.peers),
+            "{with}: {:?}",
+            own.problems
+        );
+        // Also across a restart, and until it is mended.
+        w = w.restarted(|_| {}).await;
+        let own = w.now();
+        assert_eq!(
+            (&own.exports, &own.peers),
+            (&before.exports, &before.peers),
+            "{with}: {:?}",
+            own.problems
+        );
+        assert!(!own.problems.is_empty());
+        put(w.dir.path(), "a.yaml", &good);
+        w.until("mended", |o| o.problems.is_empty()).await;
+    }
+    // What goes is gone, also beside something that is refused.
+    put(w.dir.path(), "a.yaml", &good.replace("'h:1'", "'h'").replace(slice, ""));
+    let own =
+        w.until("no endpoints", |o| o.exports.values().all(|(_, local)| local.endpoints.is_empty())).await;
+    assert_eq!(own.peers, before.peers);
+    put(w.dir.path(), "a.yaml", &service("a"));
+    w.until("no peer", |o| o.peers.is_empty() && o.problems.is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_may_hold_a_peer() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "a.yaml", &service("a"));
+    let own = w.until("a", |o| has(o, &["a"])).await;
+    assert_eq!(own.hidden, hansa_controller::source::Hidden::default());
+    put(w.dir.path(), "p.yaml", &peer("b", "").replace("'h:1'", "'h'"));
+    let own = w.until("a peer never read", |o| !o.problems.is_empty()).await;
+    let (b, c) = ("b".parse().unwrap(), "c".parse().unwrap());
+    assert!(own.peers.is_empty() && own.hidden.hides(&b) && !own.hidden.hides(&c));
+    put(w.dir.path(), "p.yaml", "kind: [");
+    w.until("a file never read", |o| o.hidden.hides(&c)).await;
 }

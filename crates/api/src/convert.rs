@@ -7,6 +7,7 @@ use hansa_core::code::{Code, manifest};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kinds::mcs::{ClusterProperty, MCS_VERSIONS, ServiceExport};
@@ -21,8 +22,8 @@ pub use service::{EXPORT_TO, Invalid, SLICE_SERVICE, Settings, export, system_ho
 /// Largest manifest file taken, in bytes.
 pub const MAX_FILE: u64 = 4 << 20;
 
-/// One object of a file.
-#[derive(Debug, Clone, PartialEq)]
+/// One object of a file. In serialised form it can be kept and read again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Object {
     /// core/v1 Service.
     Service(Box<Service>),
@@ -34,6 +35,25 @@ pub enum Object {
     ClusterProperty(Box<ClusterProperty>),
     /// hansa.dev ClusterPeer.
     ClusterPeer(Box<ClusterPeer>),
+}
+
+impl Object {
+    /// Kind, namespace and name, as refusals name it: `Service shop/web`, `ClusterPeer b`. Without a
+    /// namespace it is in `default`, as for `kubectl apply`.
+    pub fn id(&self) -> String {
+        let (kind, meta, namespaced) = match self {
+            Self::Service(object) => ("Service", &object.metadata, true),
+            Self::EndpointSlice(object) => ("EndpointSlice", &object.metadata, true),
+            Self::ServiceExport(object) => ("ServiceExport", &object.metadata, true),
+            Self::ClusterProperty(object) => ("ClusterProperty", &object.metadata, false),
+            Self::ClusterPeer(object) => ("ClusterPeer", &object.metadata, false),
+        };
+        let name = meta.name.as_deref().unwrap_or_default();
+        if !namespaced {
+            return format!("{kind} {name}");
+        }
+        format!("{kind} {}/{name}", meta.namespace.as_deref().unwrap_or("default"))
+    }
 }
 
 /// An object that cannot be used, or a file that cannot be read.
@@ -105,7 +125,8 @@ fn flatten(document: Value) -> Vec<Value> {
         Value::Null => Vec::new(),
         Value::Object(mut map) if is_list => match map.remove("items") {
             Some(Value::Array(items)) => items,
-            _ => Vec::new(),
+            // Refused as an object: a typo here must not look like the removal of all of them.
+            _ => vec![Value::Object(map)],
         },
         other => vec![other],
     }
@@ -144,7 +165,8 @@ fn object(value: Value) -> Result<Option<Object>, Refused> {
             let message = "only the controller writes ServiceImports";
             return Err(Refused::new(manifest::OBJECT_INVALID, name, message));
         }
-        _ if matches!(group, "hansa.dev" | "multicluster.x-k8s.io") => {
+        // A peer whose group is mistyped must not look like one that was removed.
+        _ if matches!(group, "hansa.dev" | "multicluster.x-k8s.io") || kind == "ClusterPeer" => {
             let message = format!("{version} {kind} is not supported yet");
             return Err(Refused::new(manifest::KIND_UNSUPPORTED, name, message));
         }

@@ -1,8 +1,8 @@
 //! The folder source: YAML files in one watched folder, as objects of this cluster.
 //!
-//! Called by the controller's wiring. A file that cannot be read keeps its last good objects; a folder
-//! that is gone keeps everything. Only a file's removal, or its valid new text, removes objects.
-//! Never writes into the folder.
+//! Called by the controller's wiring. A file that cannot be read keeps its last good objects, and so
+//! does an object that is refused; a folder that is gone keeps everything, also across a restart. Only
+//! a file's removal, or its valid new text, removes objects. Never writes into the folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Own, Problem};
 use crate::index::{self, Facts};
+use crate::store::{Batch, Store};
 
+mod file;
+mod kept;
 mod scan;
 
 use scan::Scanner;
@@ -36,6 +39,7 @@ pub struct Folder {
     scanner: Scanner,
     facts: Facts,
     first_seen: FirstSeen,
+    store: Store,
     events: mpsc::Receiver<()>,
     /// Dropping it ends the events.
     watcher: Option<RecommendedWatcher>,
@@ -44,21 +48,32 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Reads the folder once and begins to watch it. A missing folder is a problem shown, not an error.
-    pub async fn bind(path: PathBuf, facts: Facts, state: &Path) -> (Self, watch::Receiver<Arc<Own>>) {
+    /// Reads the folder once and begins to watch it. A missing folder is a problem shown, not an error;
+    /// what `store` has of it stays in force then.
+    pub async fn bind(
+        path: PathBuf,
+        facts: Facts,
+        state: &Path,
+        store: Store,
+    ) -> (Self, watch::Receiver<Arc<Own>>) {
         let (wake, events) = mpsc::channel(1);
         let (own, reader) = watch::channel(Arc::default());
         let first_seen = FirstSeen::load(state.join("first-seen.json"));
-        let scanner = Scanner::new(path);
-        let mut folder = Self { scanner, facts, first_seen, events, watcher: None, wake, own };
+        let scanner = Scanner::new(path, store.scan(kept::PREFIX));
+        let mut folder = Self { scanner, facts, first_seen, store, events, watcher: None, wake, own };
         folder.look().await;
+        while folder.scanner.undecided() {
+            tokio::time::sleep(QUIET).await;
+            folder.look().await;
+        }
         (folder, reader)
     }
 
     /// Follows changes. Never ends by itself: dropping the future stops it.
     pub async fn run(mut self) {
         loop {
-            let woken = tokio::time::timeout(POLL, self.events.recv()).await;
+            let wait = if self.scanner.undecided() { QUIET } else { POLL };
+            let woken = tokio::time::timeout(wait, self.events.recv()).await;
             if woken.is_ok() {
                 self.settle().await;
             }
@@ -81,13 +96,21 @@ impl Folder {
         // Reading and parsing block: they are done off the runtime's workers.
         let done = tokio::task::spawn_blocking(move || {
             let changed = scanner.scan();
-            (scanner, changed)
+            let batch = scanner.changes();
+            (scanner, changed, batch)
         });
-        let Ok((scanner, changed)) = done.await else { return };
+        let Ok((scanner, changed, batch)) = done.await else { return };
         self.scanner = scanner;
         if changed {
             self.publish();
         }
+        self.keep(batch).await;
+    }
+
+    /// Writes down what a restart must know. A disk that takes nothing is told of by the store, which
+    /// writes it later.
+    async fn keep(&self, batch: Batch) {
+        self.store.commit(batch).await;
     }
 
     fn watch(&mut self) {
@@ -115,8 +138,11 @@ impl Folder {
         let now = now();
         let mut own = index::own(self.scanner.objects(), &self.facts, |name| seen.get(name).unwrap_or(now));
         own.problems.extend(self.scanner.problems());
+        own.hidden = self.scanner.hidden();
         let names = own.exports.keys().chain(own.invalid.keys()).cloned();
-        if let Err(problem) = self.first_seen.keep(names.collect(), now) {
+        // What stands in something that cannot be read comes back with the age it had.
+        let whole = own.problems.is_empty();
+        if let Err(problem) = self.first_seen.keep(names.collect(), whole, now) {
             own.problems.push(problem);
         }
         own.problems.sort();
@@ -165,14 +191,17 @@ impl FirstSeen {
         self.times.get(name).copied()
     }
 
-    fn keep(&mut self, names: Vec<ServiceName>, now: Millis) -> Result<(), Problem> {
-        let next: BTreeMap<ServiceName, Millis> = names
+    /// Remembers these; with `whole`, no others.
+    fn keep(&mut self, names: Vec<ServiceName>, whole: bool, now: Millis) -> Result<(), Problem> {
+        let named: BTreeMap<ServiceName, Millis> = names
             .into_iter()
             .map(|n| {
                 let t = self.get(&n).unwrap_or(now);
                 (n, t)
             })
             .collect();
+        let mut next = if whole { BTreeMap::new() } else { self.times.clone() };
+        next.extend(named);
         if next == self.times {
             return Ok(());
         }

@@ -1,37 +1,45 @@
 //! One look at the folder: reads files that changed, keeps the last good objects of the others.
+//!
+//! Called by the folder source off the runtime's workers. A file that is missing counts as removed
+//! once nothing more goes missing: a folder that is being deleted is not many removals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hansa_api::convert::{self, MAX_FILE, Object};
 use hansa_core::code::{Code, manifest};
 
-use crate::source::Problem;
+use super::file::File;
+use super::kept::Kept;
+use crate::source::{Hidden, Problem};
+use crate::store::Batch;
 
 /// What tells a changed file: modification time (s, ns), size, inode.
-type Stamp = (i64, i64, u64, u64);
+pub(super) type Stamp = (i64, i64, u64, u64);
 
-#[derive(Default)]
-struct File {
-    stamp: Stamp,
-    objects: Vec<Object>,
-    problems: Vec<Problem>,
-}
+/// How long files may go on to go missing before what is missing counts as removed all the same.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The files of one folder.
 #[derive(Default)]
 pub(super) struct Scanner {
     path: PathBuf,
     files: BTreeMap<String, File>,
+    kept: Kept,
     gone: Option<Problem>,
+    /// Files that the last look did not find any more, and since when any is missing.
+    missing: Option<(BTreeSet<String>, Instant)>,
     looked: bool,
 }
 
 impl Scanner {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, ..Self::default() }
+    /// Begins with the last good objects of each file, as kept before a restart.
+    pub(super) fn new(path: PathBuf, known: Vec<(String, Vec<u8>)>) -> Self {
+        let (files, kept) = Kept::load(known);
+        Self { path, files, kept, ..Self::default() }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -42,13 +50,34 @@ impl Scanner {
         self.gone.is_none()
     }
 
+    /// Files are missing, and the next look decides whether they were removed.
+    pub(super) fn undecided(&self) -> bool {
+        self.missing.is_some()
+    }
+
     /// All objects, files in name order.
     pub(super) fn objects(&self) -> impl Iterator<Item = (&str, &Object)> {
         self.files.iter().flat_map(|(name, file)| file.objects.iter().map(move |o| (name.as_str(), o)))
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
-        self.files.values().flat_map(|f| &f.problems).chain(&self.gone).cloned()
+        let of_files = self.files.values().flat_map(|file| &file.problems);
+        of_files.chain(&self.gone).cloned().chain(self.kept.problems())
+    }
+
+    /// Peers that may stand in what cannot be read.
+    pub(super) fn hidden(&self) -> Hidden {
+        let mut hidden = Hidden { all: self.gone.is_some(), ..Hidden::default() };
+        for file in self.files.values() {
+            hidden.all |= file.hidden.all;
+            hidden.peers.extend(file.hidden.peers.iter().cloned());
+        }
+        hidden
+    }
+
+    /// What is to be written down after the last look.
+    pub(super) fn changes(&mut self) -> Batch {
+        self.kept.take_changes()
     }
 
     /// Looks at every file; true if anything changed.
@@ -57,6 +86,7 @@ impl Scanner {
         let names = match list(&self.path) {
             Ok(names) => names,
             Err(error) => {
+                self.missing = None;
                 let problem = Some(super::folder_gone(&self.path, &error));
                 let changed = first || self.gone != problem;
                 self.gone = problem;
@@ -64,18 +94,43 @@ impl Scanner {
             }
         };
         let mut changed = self.gone.take().is_some() || first;
-        let before = self.files.len();
-        self.files.retain(|name, _| names.contains_key(name));
-        changed |= self.files.len() != before;
+        changed |= self.remove(&names);
         for (name, stamp) in names {
-            let known = self.files.get(&name).map(|f| f.stamp);
-            if known != Some(stamp) {
-                let path = self.path.join(&name);
-                self.files.entry(name.clone()).or_default().reread(&path, &name, stamp);
-                changed = true;
+            let known = self.files.get(&name).and_then(|file| file.stamp);
+            if known == Some(stamp) {
+                continue;
             }
+            let file = self.files.entry(name.clone()).or_default();
+            let path = self.path.join(&name);
+            let text = read(&path);
+            if file.reread(&name, stamp, text) {
+                self.kept.note(&name, &file.objects);
+            }
+            changed = true;
         }
         changed
+    }
+
+    /// Drops files that are missing now as they were at the last look.
+    fn remove(&mut self, names: &BTreeMap<String, Stamp>) -> bool {
+        let missing: BTreeSet<String> =
+            self.files.keys().filter(|name| !names.contains_key(*name)).cloned().collect();
+        let before = self.missing.take();
+        if missing.is_empty() {
+            return false;
+        }
+        let settled =
+            before.as_ref().is_some_and(|(same, since)| *same == missing || since.elapsed() > PATIENCE);
+        if !settled {
+            let since = before.map_or_else(Instant::now, |(_, since)| since);
+            self.missing = Some((missing, since));
+            return false;
+        }
+        for name in missing {
+            self.files.remove(&name);
+            self.kept.forget(&name);
+        }
+        true
     }
 }
 
@@ -102,26 +157,15 @@ fn list(path: &Path) -> std::io::Result<BTreeMap<String, Stamp>> {
     Ok(names)
 }
 
-impl File {
-    fn reread(&mut self, path: &Path, name: &str, stamp: Stamp) {
-        self.stamp = stamp;
-        let problem = |object: &str, code: Code, message: String| {
-            let gap = if object.is_empty() { "" } else { ": " };
-            Problem { object: format!("{name}{gap}{object}"), code: code.number, message }
-        };
-        let parsed = read(path)
-            .and_then(|text| convert::read(&text).map_err(|refused| (refused.code, refused.message)));
-        match parsed {
-            Ok((objects, refused)) => {
-                self.objects = objects;
-                self.problems = refused.into_iter().map(|r| problem(&r.object, r.code, r.message)).collect();
-            }
-            Err((code, message)) => self.problems = vec![problem("", code, message)],
-        }
-    }
+/// Objects and refusals of a file, or why nothing of it can be used.
+pub(super) type Parsed = Result<(Vec<Object>, Vec<convert::Refused>), (Code, String)>;
+
+fn read(path: &Path) -> Parsed {
+    let text = text(path)?;
+    convert::read(&text).map_err(|refused| (refused.code, refused.message))
 }
 
-fn read(path: &Path) -> Result<String, (Code, String)> {
+fn text(path: &Path) -> Result<String, (Code, String)> {
     let unreadable = |e: std::io::Error| (manifest::YAML_INVALID, e.to_string());
     // Without waiting, and then a regular file: a pipe in its place would hold us for ever.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
