@@ -5,7 +5,7 @@
 //! the input never matters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,39 @@ pub struct Conflict {
     pub winner: ClusterId,
     /// The field and both values, for people.
     pub detail: String,
+}
+
+/// Most characters of one value in the detail of a conflict. Details travel in every acknowledgement
+/// between members, so what one cluster exports must not swell what two others say.
+const MOST_SHOWN: usize = 120;
+
+/// Text that is cut once it is long enough, without ever being made in full.
+struct Cut {
+    text: String,
+    left: usize,
+}
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        for c in part.chars() {
+            if self.left == 0 {
+                self.text.push('…');
+                return Err(fmt::Error);
+            }
+            self.left -= 1;
+            self.text.push(c);
+        }
+        Ok(())
+    }
+}
+
+/// The entries of `here` that `there` lacks or has with another value, cut.
+fn differing(here: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> String {
+    let entries = here.iter().filter(|(key, value)| there.get(*key) != Some(value));
+    let mut cut = Cut { text: String::new(), left: MOST_SHOWN };
+    // An error means that it is long enough.
+    let _ = write!(cut, "{:?}", entries.collect::<BTreeMap<_, _>>());
+    cut.text
 }
 
 /// Merges catalogs.
@@ -156,12 +189,14 @@ fn singles(oldest: &Export, winner: &ClusterId, export: &Export, cluster: &Clust
         }
     }
     if export.labels != oldest.labels {
-        let text = |x: &Export| format!("{:?}", x.labels);
-        differ(ConflictReason::LabelsConflict, "exportedLabels", text(export), text(oldest));
+        let (here, there) = (&export.labels, &oldest.labels);
+        let reason = ConflictReason::LabelsConflict;
+        differ(reason, "exportedLabels", differing(here, there), differing(there, here));
     }
     if export.annotations != oldest.annotations {
-        let text = |x: &Export| format!("{:?}", x.annotations);
-        differ(ConflictReason::AnnotationsConflict, "exportedAnnotations", text(export), text(oldest));
+        let (here, there) = (&export.annotations, &oldest.annotations);
+        let reason = ConflictReason::AnnotationsConflict;
+        differ(reason, "exportedAnnotations", differing(here, there), differing(there, here));
     }
     found
 }

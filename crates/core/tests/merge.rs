@@ -158,3 +158,30 @@ fn conflicts_name_both_sides() {
         [(ConflictReason::PortConflict, "c1", "c0"), (ConflictReason::TypeConflict, "c1", "c0")]
     );
 }
+
+#[test]
+fn a_conflict_names_what_differs_and_is_short_however_long_the_values_are() {
+    let export = |labels: BTreeMap<String, String>, created| Export {
+        service: "shop/a".parse().unwrap(),
+        created,
+        kind: ServiceType::ClusterSetIP,
+        ports: Vec::new(),
+        affinity: Affinity::None,
+        annotations: labels.clone(),
+        labels,
+        endpoints: Vec::new(),
+        hosts: Vec::new(),
+    };
+    let labels =
+        |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned()), ("same".into(), "x".repeat(9_000))]);
+    let short = [catalog(1, vec![export(labels("one"), 1)]), catalog(2, vec![export(labels("two"), 2)])];
+    let found = merge(&short).imports[&"shop/a".parse().unwrap()].conflicts.clone();
+    assert_eq!(found.len(), 2);
+    let detail = r#"exportedLabels is {"app": "two"}, the oldest export has {"app": "one"}"#;
+    assert_eq!(found[0].detail, detail);
+    let long = |c: &str| labels(&c.repeat(100_000));
+    let long = [catalog(1, vec![export(long("ä"), 1)]), catalog(2, vec![export(long("b"), 2)])];
+    for conflict in &merge(&long).imports[&"shop/a".parse().unwrap()].conflicts {
+        assert!(conflict.detail.chars().count() <= 300, "{}", conflict.detail.chars().count());
+    }
+}

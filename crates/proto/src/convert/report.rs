@@ -97,10 +97,11 @@ pub fn node(wire: pb::NodeInfo) -> Result<NodeInfo, Reason> {
     })
 }
 
-/// Refusals in wire form, at most [`MAX_REFUSALS`].
+/// Refusals in wire form, texts shortened, at most [`MAX_REFUSALS`].
 pub fn refusals_to(refusals: &[Refusal]) -> Vec<pb::Refusal> {
     let first = refusals.iter().take(MAX_REFUSALS);
-    first.map(|r| pb::Refusal { key: r.key.clone(), reason: r.reason.clone() }).collect()
+    let cut = |r: &Refusal| pb::Refusal { key: short(&r.key), reason: Reason::new(&r.reason).to_string() };
+    first.map(cut).collect()
 }
 
 /// Refusals from their wire form, texts shortened, at most [`MAX_REFUSALS`].
@@ -182,7 +183,7 @@ fn peer(wire: pb::PeerReport) -> Result<PeerReport, Reason> {
 /// One service with a conflict.
 pub type ServiceConflict = (ServiceName, Conflict);
 
-/// Conflicts in wire form, at most [`MAX_REFUSALS`].
+/// Conflicts in wire form, texts shortened, at most [`MAX_REFUSALS`].
 pub fn conflicts_to(conflicts: &[ServiceConflict]) -> Vec<pb::Conflict> {
     let first = conflicts.iter().take(MAX_REFUSALS);
     let wire = first.map(|(service, conflict)| pb::Conflict {
@@ -191,7 +192,7 @@ pub fn conflicts_to(conflicts: &[ServiceConflict]) -> Vec<pb::Conflict> {
         reason: conflict.reason.to_string(),
         cluster: conflict.cluster.to_string(),
         winner: conflict.winner.to_string(),
-        detail: conflict.detail.clone(),
+        detail: Reason::new(&conflict.detail).to_string(),
     });
     wire.collect()
 }
