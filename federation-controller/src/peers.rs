@@ -12,6 +12,7 @@ use hansa_core::name::ClusterId;
 use hansa_identity::tls::{self, ALPN_H2};
 use hansa_identity::verify;
 use hansa_proto::convert::report::ServiceConflict;
+use hansa_proto::feed::follow::Limits;
 use hansa_proto::feed::{self, Config, FollowEvent, Handle, Kind, LinkError};
 use hansa_runtime::tasks::Tasks;
 use tokio::sync::{mpsc, watch};
@@ -78,7 +79,8 @@ impl Peers {
     }
 
     async fn follow(self, id: ClusterId) {
-        let config = Config::new(self.cluster.as_str(), Kind::Catalog);
+        let mut config = Config::new(self.cluster.as_str(), Kind::Catalog);
+        config.limits = Limits::of_peer();
         let resume = self.roster.resume(&id);
         let (peers, peer) = (self.clone(), id.clone());
         let connect = move || {

@@ -187,7 +187,10 @@ impl<B: AsRef<[u8]> + Clone> Table<B> {
     }
 }
 
-/// A follower's memory of what it was told: keys and hashes, version and digest.
+/// What is remembered of a row: its hash, and the bytes of its key and body.
+type Known = (RowHash, usize);
+
+/// A follower's memory of what it was told: keys, hashes and sizes, version and digest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// The version applied, `None` before the first snapshot.
@@ -195,7 +198,9 @@ pub struct Held {
     /// The digest of all rows held.
     pub digest: Digest,
     #[serde(skip)]
-    rows: BTreeMap<String, RowHash>,
+    rows: BTreeMap<String, Known>,
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// Why a delta does not fit: the follower must ask for a snapshot.
@@ -225,13 +230,18 @@ pub enum Misfit {
     },
 }
 
+fn known(key: &str, body: &[u8]) -> Known {
+    (row_hash(key, body), key.len() + body.len())
+}
+
 impl Held {
     /// What a follower holds that kept `rows` at `version`.
     pub fn of<'a>(version: u64, rows: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
-        let rows: BTreeMap<String, RowHash> =
-            rows.into_iter().map(|(key, body)| (key.to_owned(), row_hash(key, body))).collect();
-        let digest = rows.values().fold(0, |sum: Digest, hash| sum.wrapping_add(*hash));
-        Self { version: Some(version), digest, rows }
+        let rows: BTreeMap<String, Known> =
+            rows.into_iter().map(|(key, body)| (key.to_owned(), known(key, body))).collect();
+        let digest = rows.values().fold(0, |sum: Digest, row| sum.wrapping_add(row.0));
+        let bytes = rows.values().map(|row| row.1).sum();
+        Self { version: Some(version), digest, rows, bytes }
     }
 
     /// True if the row is held.
@@ -247,6 +257,32 @@ impl Held {
     /// How many rows are held.
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// The bytes of all keys and bodies of the rows held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many rows of how many bytes would be held after `delta`, if it fits.
+    pub fn after<B: AsRef<[u8]>>(&self, delta: &Delta<B>) -> (usize, usize) {
+        // `None`: removed. A key that comes more than once counts once, as its last body.
+        let mut touched: BTreeMap<&str, Option<usize>> =
+            delta.removed.iter().map(|key| (key.as_str(), None)).collect();
+        touched.extend(delta.changed.iter().map(|(key, body)| {
+            let size = key.len() + body.as_ref().len();
+            (key.as_str(), Some(size))
+        }));
+        let (mut rows, mut bytes) = if delta.from.is_some() { (self.rows.len(), self.bytes) } else { (0, 0) };
+        for (key, size) in touched {
+            if let Some((_, old)) = self.rows.get(key).filter(|_| delta.from.is_some()) {
+                (rows, bytes) = (rows - 1, bytes - old);
+            }
+            if let Some(size) = size {
+                (rows, bytes) = (rows + 1, bytes + size);
+            }
+        }
+        (rows, bytes)
     }
 
     /// True if no row is held.
@@ -267,19 +303,19 @@ impl Held {
             (Some(held), _) if delta.to < held => return Err(Misfit::Backwards { held, to: delta.to }),
             _ => {}
         }
-        let before = self.digest;
+        let before = (self.digest, self.bytes);
         let undo = self.change(delta);
         if self.digest == delta.digest {
             self.version = Some(delta.to);
             return Ok(());
         }
-        for (key, hash) in undo.into_iter().rev() {
-            match hash {
-                Some(hash) => self.rows.insert(key, hash),
+        for (key, row) in undo.into_iter().rev() {
+            match row {
+                Some(row) => self.rows.insert(key, row),
                 None => self.rows.remove(&key),
             };
         }
-        self.digest = before;
+        (self.digest, self.bytes) = before;
         Err(Misfit::Digest { to: delta.to })
     }
 
@@ -292,18 +328,21 @@ impl Held {
     }
 
     /// Changes rows and digest; returns what was there before, in order.
-    fn change<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) -> Vec<(String, Option<RowHash>)> {
+    fn change<B: AsRef<[u8]>>(&mut self, delta: &Delta<B>) -> Vec<(String, Option<Known>)> {
         let mut undo = Vec::with_capacity(delta.removed.len() + delta.changed.len());
         for key in &delta.removed {
-            if let Some(hash) = self.rows.remove(key) {
-                self.digest = self.digest.wrapping_sub(hash);
-                undo.push((key.clone(), Some(hash)));
+            if let Some(row) = self.rows.remove(key) {
+                self.digest = self.digest.wrapping_sub(row.0);
+                self.bytes -= row.1;
+                undo.push((key.clone(), Some(row)));
             }
         }
         for (key, body) in &delta.changed {
-            let hash = row_hash(key, body.as_ref());
-            let old = self.rows.insert(key.clone(), hash);
-            self.digest = self.digest.wrapping_sub(old.unwrap_or(0)).wrapping_add(hash);
+            let row = known(key, body.as_ref());
+            let old = self.rows.insert(key.clone(), row);
+            let (hash, size) = old.unwrap_or_default();
+            self.digest = self.digest.wrapping_sub(hash).wrapping_add(row.0);
+            self.bytes = self.bytes - size + row.1;
             undo.push((key.clone(), old));
         }
         undo
@@ -330,7 +369,12 @@ mod tests {
                 table.replace(state.clone());
                 if i <= held { copy.apply(&table.diff(copy.version)).unwrap(); }
             }
-            copy.apply(&table.diff(copy.version)).unwrap();
+            let delta = table.diff(copy.version);
+            let after = copy.after(&delta);
+            copy.apply(&delta).unwrap();
+            let bytes = table.rows().iter().map(|(key, row)| key.len() + row.body.len()).sum::<usize>();
+            prop_assert_eq!((copy.len(), copy.bytes()), (table.rows().len(), bytes));
+            prop_assert_eq!(after, (copy.len(), copy.bytes()));
             prop_assert_eq!(copy.version, Some(table.version()));
             prop_assert_eq!(copy.digest, table.digest());
             let keys: Vec<&str> = copy.keys().collect();

@@ -17,7 +17,7 @@ codes! {
     ROW_REFUSED = 4004, "row of a peer refused", "it is malformed, or not acceptable by our rules", "hansa peer describe PEER";
     FEED_DIGEST = 4005, "feed digest differs", "the copy differs from the publisher; a snapshot was asked for", "none; repeated lines point at a fault";
     FEED_FROM_THE_FUTURE = 4006, "feed version not understood", "the other side is newer than N+2 or lies", "upgrade the older side";
-    ROWS_TOO_MANY = 4007, "peer announces too many rows", "the limit of ClusterPeer.spec.accept.maxRows", "raise the limit, or ask the peer";
+    ROWS_TOO_MANY = 4007, "peer announces too many rows", "the limit of ClusterPeer.spec.accept.maxRows, or more than 64 MiB", "raise the limit, or ask the peer";
     IDENTITY_CLASH = 4008, "two members with one identity", "two peers use one cluster id or trust domain", "rename one of them";
     NO_GATEWAY = 4009, "no gateway is connected", "no gateway of this cluster follows its controller", "start a gateway; hansa status";
     VIPS_EXHAUSTED = 4010, "no virtual address left", "the VIP prefix is too small", "configure a larger vip prefix";

@@ -108,13 +108,15 @@ impl Copy {
         if from.is_some() && from != held {
             return Ok(Taken::Misfit);
         }
-        let new = changed.iter().filter(|(key, _)| from.is_none() || !self.held.contains(key)).count();
-        let kept = if from.is_none() { 0 } else { self.held.len() };
-        if (kept + new).saturating_sub(removed.len()) > limits.rows {
-            return Err(LinkError::TooManyRows { limit: limits.rows });
-        }
         let delta =
             Delta { from: from.map(|p| p.version), to: to.version, digest: to.digest, changed, removed };
+        let (rows, bytes) = self.held.after(&delta);
+        if rows > limits.rows {
+            return Err(LinkError::TooManyRows { limit: limits.rows });
+        }
+        if bytes > limits.total_bytes {
+            return Err(LinkError::TooLarge { limit: limits.total_bytes });
+        }
         let adopted = from.is_some_and(|from| from.epoch != to.epoch);
         if adopted {
             // Versions of two epochs do not compare: only equal content may be taken over.
@@ -132,12 +134,10 @@ impl Copy {
         self.epoch = to.epoch;
         let (mut changed, mut refused) = (delta.changed, Vec::new());
         changed.retain(|(key, body)| {
-            let (size, limit) = (body.len(), limits.of(key));
-            if size > limit {
-                let reason = format!("the row has {size} bytes, at most {limit} are taken");
-                refused.push(Refusal { key: short(key), reason });
-            }
-            size <= limit
+            let reason = limits.refuse(key, body.len());
+            let taken = reason.is_none();
+            refused.extend(reason.map(|reason| Refusal { key: short(key), reason }));
+            taken
         });
         Ok(Taken::Whole(Box::new(Applied {
             position: to,
@@ -171,7 +171,14 @@ impl Coming {
 /// stays within them.
 pub(crate) fn assemble_law(mut data: &[u8]) {
     use prost::Message as _;
-    let limits = Limits { rows: 8, bytes: 4_096, row_bytes: 64, service_row_bytes: 128 };
+    let limits = Limits {
+        rows: 8,
+        bytes: 4_096,
+        total_bytes: 2_048,
+        key_bytes: 32,
+        row_bytes: 64,
+        service_row_bytes: 128,
+    };
     let mut copy = Copy::default();
     while !data.is_empty() {
         let Ok(delta) = pb::Delta::decode_length_delimited(&mut data) else { return };
@@ -181,5 +188,6 @@ pub(crate) fn assemble_law(mut data: &[u8]) {
             Ok(_) | Err(_) => assert_eq!(copy.position().is_some(), before.is_some(), "lost what was held"),
         }
         assert!(copy.held.len() <= limits.rows, "more rows than are taken");
+        assert!(copy.held.bytes() <= limits.total_bytes, "more bytes than are taken");
     }
 }

@@ -29,6 +29,10 @@ pub struct Limits {
     pub rows: usize,
     /// Bytes of one change.
     pub bytes: usize,
+    /// Bytes of all rows held, with their keys.
+    pub total_bytes: usize,
+    /// Bytes of one key; a row with a longer one is refused, the others are applied.
+    pub key_bytes: usize,
     /// Bytes of one row; a larger one is refused, the others are applied.
     pub row_bytes: usize,
     /// The same for rows whose key begins with `service/`, which carry endpoints.
@@ -36,14 +40,33 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(&self, key: &str) -> usize {
-        if key.starts_with("service/") { self.service_row_bytes } else { self.row_bytes }
+    /// What is taken of another member, which nobody here looks after.
+    #[must_use]
+    pub fn of_peer() -> Self {
+        Self { bytes: 64 << 20, total_bytes: 64 << 20, ..Self::default() }
+    }
+
+    /// Why a row with a body of `size` bytes is not taken.
+    pub(super) fn refuse(&self, key: &str, size: usize) -> Option<String> {
+        if key.len() > self.key_bytes {
+            let (has, most) = (key.len(), self.key_bytes);
+            return Some(format!("the key has {has} bytes, at most {most} are taken"));
+        }
+        let most = if key.starts_with("service/") { self.service_row_bytes } else { self.row_bytes };
+        (size > most).then(|| format!("the row has {size} bytes, at most {most} are taken"))
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 100_000, bytes: 256 << 20, row_bytes: 64 << 10, service_row_bytes: 1 << 20 }
+        Self {
+            rows: 100_000,
+            bytes: 256 << 20,
+            total_bytes: 256 << 20,
+            key_bytes: 512,
+            row_bytes: 64 << 10,
+            service_row_bytes: 1 << 20,
+        }
     }
 }
 
@@ -108,6 +131,12 @@ pub enum LinkError {
         /// The limit.
         limit: usize,
     },
+    /// Rows with more bytes in all than are taken. What is held is kept.
+    #[error("rows of more than {limit} bytes in all")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
     /// A snapshot whose own digest is wrong.
     #[error("the snapshot at {at} does not match its digest")]
     Digest {
@@ -123,7 +152,9 @@ impl LinkError {
     /// The code for messages. `None`: the publisher could simply not be reached.
     pub fn code(&self) -> Option<Code> {
         match self {
-            Self::TooManyRows { .. } | Self::TooManyBytes { .. } => Some(control::ROWS_TOO_MANY),
+            Self::TooManyRows { .. } | Self::TooManyBytes { .. } | Self::TooLarge { .. } => {
+                Some(control::ROWS_TOO_MANY)
+            }
             Self::Digest { .. } => Some(control::FEED_DIGEST),
             Self::Behind { .. } | Self::Protocol(_) => Some(control::FEED_FROM_THE_FUTURE),
             // Whoever refused, or whichever certificate was refused, said why.
@@ -136,7 +167,11 @@ impl LinkError {
     fn is_slow(&self) -> bool {
         matches!(
             self,
-            Self::TooManyRows { .. } | Self::TooManyBytes { .. } | Self::Digest { .. } | Self::Protocol(_)
+            Self::TooManyRows { .. }
+                | Self::TooManyBytes { .. }
+                | Self::TooLarge { .. }
+                | Self::Digest { .. }
+                | Self::Protocol(_)
         )
     }
 }

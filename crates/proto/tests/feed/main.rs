@@ -191,6 +191,60 @@ async fn too_many_rows_end_the_link_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn too_many_bytes_in_all_end_the_link_and_nothing_else() {
+    let publisher = Publisher::new(1, 0);
+    let body = |n: usize| Bytes::from(vec![b'x'; n]);
+    publisher.replace((0..90).map(|i| (format!("n{i:02}"), body(97))).collect());
+    let mut wire = Wire::start(&publisher);
+    wire.config.limits = Limits { total_bytes: 10_000, ..Limits::default() };
+    let mut follower = wire.follow(None);
+    follower.applied().await;
+    // Small changes, none of which is too much by itself; what is replaced or removed makes room.
+    publisher.update((80..100).map(|i| (format!("n{i:02}"), body(97))).collect(), Vec::new());
+    follower.applied().await;
+    publisher.update([("more".to_owned(), body(96))].into(), vec!["n00".to_owned()]);
+    follower.applied().await;
+    let held = publisher.position();
+    publisher.update([("n01".to_owned(), body(98))].into(), vec!["nobody has it".to_owned()]);
+    let lost = follower.lost().await;
+    assert_eq!(lost, LinkError::TooLarge { limit: 10_000 });
+    assert_eq!(lost.code(), Some(hansa_core::code::control::ROWS_TOO_MANY));
+    assert_eq!(follower.handle.status().borrow().applied, Some(held), "the last value is kept");
+}
+
+#[tokio::test]
+async fn a_key_beyond_the_limit_is_refused_and_the_others_count() {
+    let publisher = Publisher::new(1, 0);
+    let (fits, long) = ("k".repeat(512), "k".repeat(513));
+    publisher.replace(rows([format!("{fits}=1").as_str(), format!("{long}=1").as_str(), "a=1"]));
+    let mut wire = Wire::start(&publisher);
+    let change = wire.follow(None).applied().await;
+    let keys: Vec<&str> = change.changed.iter().map(|row| row.0.as_str()).collect();
+    assert_eq!(keys, ["a", fits.as_str()]);
+    assert_eq!(change.refused.len(), 1);
+    assert!(change.refused[0].reason.contains("the key has 513 bytes"), "{:?}", change.refused);
+}
+
+#[test]
+fn what_is_said_of_others_is_short_however_long_their_rows_are() {
+    use hansa_core::merge::{Conflict, ConflictReason};
+    use hansa_proto::convert::report;
+    let long = "ä".repeat(1 << 20);
+    let cluster: hansa_core::name::ClusterId = "b".parse().unwrap();
+    let conflict = Conflict {
+        reason: ConflictReason::LabelsConflict,
+        winner: cluster.clone(),
+        cluster,
+        detail: long.clone(),
+    };
+    let said = report::conflicts_to(&[("shop/a".parse().unwrap(), conflict)]);
+    assert_eq!(said[0].detail.chars().count(), 300);
+    let refusal = Refusal { key: long.clone(), reason: long };
+    let said = report::refusals_to(&[refusal]);
+    assert_eq!((said[0].key.chars().count(), said[0].reason.chars().count()), (200, 300));
+}
+
+#[tokio::test]
 async fn a_slow_follower_gets_one_merged_change() {
     let publisher = Publisher::new(1, 0);
     publisher.replace(rows(["a=1"]));
