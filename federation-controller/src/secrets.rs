@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hansa_core::code::{Code, trust};
+use hansa_core::code::{Code, config, trust};
 use hansa_core::name::ClusterId;
 use hansa_core::spiffe::SpiffeId;
 use hansa_identity::token::{Secret, new_secret_id};
@@ -59,6 +59,9 @@ pub enum Refused {
     /// Used before.
     #[error("the token was used before")]
     Spent,
+    /// Spent now, which could not be written down: after a restart it might count again.
+    #[error("the token is spent, and that could not be written to disk; nothing was granted for it")]
+    NotKept,
 }
 
 impl Refused {
@@ -68,6 +71,7 @@ impl Refused {
             Self::Unknown => trust::TOKEN_INVALID,
             Self::Expired => trust::TOKEN_EXPIRED,
             Self::Spent => trust::TOKEN_SPENT,
+            Self::NotKept => config::STATE_UNWRITABLE,
         }
     }
 }
@@ -139,7 +143,8 @@ impl Secrets {
         Ok((entry.secret.clone(), entry.purpose.clone()))
     }
 
-    /// Spends a secret whose proof was right. Exactly one caller gets `Ok`.
+    /// Spends a secret whose proof was right. Exactly one caller gets `Ok`, and only once that is on
+    /// disk: what is not written stays spent in memory and grants nothing.
     ///
     /// # Errors
     /// [`Refused`].
@@ -152,8 +157,7 @@ impl Secrets {
             entry.spent = true;
             batch.put_json(format!("{PREFIX}{id}"), entry);
         }
-        self.store.commit(batch).await;
-        Ok(())
+        if self.store.commit(batch).await { Ok(()) } else { Err(Refused::NotKept) }
     }
 }
 
@@ -204,6 +208,18 @@ mod tests {
         assert_eq!(secrets.spend(&id, now).await, Err(Refused::Spent));
         assert_eq!(secrets.find(&id, now), Err(Refused::Spent));
         assert_eq!(secrets.find("other", now), Err(Refused::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_written_down_as_spent_grants_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        // A store whose folder is not there runs from memory, as on a read-only disk.
+        let secrets = Secrets::load(Store::open(&dir.path().join("missing")).unwrap());
+        let made = secrets.make(invite(), Duration::from_secs(900), now).await.unwrap();
+        let refused = secrets.spend(&made.id, now).await.unwrap_err();
+        assert_eq!((refused, refused.code().to_string().as_str()), (Refused::NotKept, "HNS-1005"));
+        assert_eq!(secrets.spend(&made.id, now).await, Err(Refused::Spent), "it stays spent");
     }
 
     #[tokio::test]

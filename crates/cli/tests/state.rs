@@ -52,7 +52,13 @@ fn a_full_disk_costs_nothing_that_was_known_and_heals_by_itself() {
     assert!(server.log().contains("HNS-1005"), "{}", server.log());
     assert_eq!(own_trust(dir.path())["roots"], root);
     assert_eq!(denied(dir.path()), [entry(1)].into(), "what is on the disk is known");
-    assert_eq!(ask(dir.path(), &["trust", "deny", &entry(2)]).code, 0, "and it goes on from memory");
+    let told = ask(dir.path(), &["trust", "deny", &entry(2)]);
+    assert!(
+        told.code != 0 && told.err.contains("HNS-1005"),
+        "not on disk yet, and that is said: {}",
+        told.err
+    );
+    assert_eq!(denied(dir.path()), [entry(1), entry(2)].into(), "it goes on from memory");
 
     let id = server.child.id().to_string();
     let more = Command::new("prlimit").args(["--pid", &id, "--fsize=unlimited:unlimited"]).status().unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hansa_api::kinds::peer::{AcceptSpec, ClusterPeer, ClusterPeerSpec, HANSA_VERSION};
 use hansa_api::view::{self, Error};
-use hansa_core::code::{cli, trust};
+use hansa_core::code::{cli, config, trust};
 use hansa_core::name::NodeId;
 use hansa_core::spiffe::{Role, SpiffeId};
 use hansa_identity::bundle::Bundle;
@@ -126,6 +126,11 @@ impl State {
                     "the list is full; take entries back with `hansa trust allow`, or rotate the root";
                 return Err(Error::new(trust::DENY_LIST_FULL, request.what, cause));
             }
+        }
+        if !self.store.healthy() {
+            let cause = "it is denied now, but that could not be written to disk: after a restart it counts \
+                         again, unless the disk can be written before";
+            return Err(Error::new(config::STATE_UNWRITABLE, request.what, cause));
         }
         Ok(self.own_trust())
     }
