@@ -35,6 +35,7 @@ use crate::feeds::Feeds;
 use crate::fuse::{Facts, Fuse, Parts, View};
 use crate::index;
 use crate::join::{JoinService, Joiner};
+use crate::leftovers;
 use crate::listen::{self, Listen};
 use crate::metrics;
 use crate::nodes::Nodes;
@@ -149,6 +150,7 @@ impl Controller {
             warn!(code = %codes::STATE_UNWRITABLE, %error, "the state folder cannot be made");
         }
         let store = Store::open(&config.state_dir)?;
+        leftovers::remove(&config.state_dir);
         let domain = config.trust_domain();
         let authority = Authority::open(&config.state_dir, &domain, config.ca.leaf_ttl.0, store.clone())?;
         let listen = Listen::bind(&config.listen).await?;

@@ -4,6 +4,7 @@
 
 pub mod config;
 
+pub mod leftovers;
 pub mod store;
 
 pub mod authority;
