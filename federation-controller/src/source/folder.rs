@@ -36,6 +36,7 @@ const POLL: Duration = Duration::from_secs(2);
 
 /// A folder that is being followed.
 pub struct Folder {
+    path: PathBuf,
     scanner: Scanner,
     facts: Facts,
     first_seen: FirstSeen,
@@ -59,8 +60,8 @@ impl Folder {
         let (wake, events) = mpsc::channel(1);
         let (own, reader) = watch::channel(Arc::default());
         let first_seen = FirstSeen::load(state.join("first-seen.json"));
-        let scanner = Scanner::new(path, store.scan(kept::PREFIX));
-        let mut folder = Self { scanner, facts, first_seen, store, events, watcher: None, wake, own };
+        let scanner = Scanner::new(path.clone(), store.scan(kept::PREFIX));
+        let mut folder = Self { path, scanner, facts, first_seen, store, events, watcher: None, wake, own };
         folder.look().await;
         while folder.scanner.undecided() {
             tokio::time::sleep(QUIET).await;
@@ -99,7 +100,11 @@ impl Folder {
             let batch = scanner.changes();
             (scanner, changed, batch)
         });
-        let Ok((scanner, changed, batch)) = done.await else { return };
+        let Ok((scanner, changed, batch)) = done.await else {
+            // It panicked, which its hook has logged: what is kept stays in force, and all is read again.
+            self.scanner = Scanner::new(self.path.clone(), self.store.scan(kept::PREFIX));
+            return;
+        };
         self.scanner = scanner;
         if changed {
             self.publish();
