@@ -106,3 +106,29 @@ fn peers_are_checked() {
         assert!(peer(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn what_is_mistyped_is_refused_by_name_and_never_passed_over() {
+    let peer = "apiVersion: hansa.de/v1alpha1\nkind: ClusterPeer\nmetadata: {name: b}\nspec: {}\n";
+    let list = "apiVersion: v1\nkind: List\nitem: []\n";
+    let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: b}\n";
+    let (objects, refused) = parts(&format!("{peer}---\n{list}---\n{other}"));
+    assert!(objects.is_empty());
+    let said: Vec<(&str, u16)> = refused.iter().map(|r| (r.object.as_str(), r.code.number)).collect();
+    assert_eq!(said, [("ClusterPeer b", 2006), ("List ", 2003)]);
+    assert_eq!(parts("apiVersion: v1\nkind: List\nitems: []\n"), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn objects_are_kept_and_read_again_and_named_as_refusals_name_them() {
+    let (objects, _) = parts(SHOP);
+    let text = serde_json::to_vec(&objects).unwrap();
+    assert_eq!(serde_json::from_slice::<Vec<Object>>(&text).unwrap(), objects);
+    let ids: Vec<String> = objects.iter().map(Object::id).collect();
+    assert_eq!(
+        ids,
+        ["Service shop/checkout", "EndpointSlice shop/checkout-1", "ServiceExport shop/checkout"]
+    );
+    let bare = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n";
+    assert_eq!(parts(bare).0[0].id(), "Service default/web");
+}
