@@ -99,19 +99,36 @@ install_quietly() {
     fi
 }
 
+wants_referees() {
+    [ "$want" != demo ] && ! has_referees
+}
+
+# The one line that installs all that is missing, and what it installs.
+missing_line() {
+    local venv_line="python3 -m venv --clear $venv && $venv/bin/python -m pip install ${referees[*]}" parts=()
+    [ ${#packages[@]} = 0 ] || parts+=("sudo apt-get install --no-install-recommends ${packages[*]}")
+    ! wants_referees || parts+=("$venv_line")
+    local line
+    printf -v line ' && %s' "${parts[@]}"
+    echo "${line# && }"
+}
+
 mapfile -t packages < <(missing_packages | sort -u)
+list=("${packages[@]}")
+! wants_referees || list+=("${referees[@]}")
+[ ${#list[@]} -gt 0 ] || exit 0
+echo "missing for hansa's $want: ${list[*]}"
+if [ "$(id -u)" != 0 ]; then
+    echo "without root nothing is installed; this line does it:  $(missing_line)" >&2
+    exit 3
+fi
+
 if [ ${#packages[@]} -gt 0 ]; then
-    echo "missing for hansa's $want: ${packages[*]}"
-    line="apt-get install --no-install-recommends ${packages[*]}"
-    if [ "$(id -u)" != 0 ]; then
-        echo "install them with:  sudo $line" >&2
-        exit 3
-    fi
     if ! command -v apt-get >/dev/null; then
-        echo "no apt-get here; install what these Debian packages hold" >&2
+        echo "no apt-get here; install what these Debian packages hold: ${packages[*]}" >&2
         exit 3
     fi
-    echo "installing:  $line"
+    echo "installing:  apt-get install --no-install-recommends ${packages[*]}"
     DEBIAN_FRONTEND=noninteractive install_quietly "${packages[@]}"
     mapfile -t packages < <(missing_packages | sort -u)
     if [ ${#packages[@]} -gt 0 ]; then
@@ -120,7 +137,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
 fi
 
-if [ "$want" != demo ] && ! has_referees; then
+if wants_referees; then
     echo "installing ${referees[*]} in $venv"
     mkdir -p "$cache"
     python3 -m venv --clear "$venv"
