@@ -50,5 +50,5 @@ bench: ## Measure side by side with the peers (ROW=conn runs one row)
 fuzz: ## Fuzz every parser for FUZZ_SECONDS each (TARGET=name fuzzes one; nightly Rust)
 	fuzz/run "$(FUZZ_SECONDS)" $(TARGET)
 
-mutants-smoke: ## Put in ten known faults one by one; each must turn a test red (MUTANT=name)
+mutants-smoke: ## Put in eleven known faults one by one; each must turn a test red (MUTANT=name)
 	$(XTASK) mutants $(MUTANT)
