@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::ledger::{self, Places};
 use crate::load::{ConnKind, Outcome};
-use crate::serve::Served;
 
 /// All outcomes of one run of the load generator, each already joined with the servers' logs.
 #[derive(Debug, Clone, Default)]
@@ -18,22 +19,17 @@ pub struct Records {
 }
 
 impl Records {
-    /// Joins outcomes with server logs, each below the folder of its member. With no logs (a stock server that
-    /// keeps none) the answer counts alone.
+    /// Joins outcomes with server logs, each below the folder of its member.
     ///
     /// # Errors
-    /// When a log cannot be read.
-    pub fn join(mut outcomes: Vec<Outcome>, logs: &[PathBuf]) -> Result<Self> {
-        if logs.is_empty() {
-            return Ok(Self { outcomes });
-        }
-        let mut served: HashMap<String, Vec<String>> = HashMap::new();
-        for log in logs {
-            let folder = log.parent().and_then(Path::file_name).unwrap_or_default();
-            for line in lines::<Served>(log)? {
-                served.entry(line.id).or_default().push(folder.to_string_lossy().into_owned());
-            }
-        }
+    /// When there is no log, or one cannot be read.
+    pub fn join(outcomes: Vec<Outcome>, logs: &[PathBuf]) -> Result<Self> {
+        Ok(Self::of(outcomes, &ledger::logged(logs)?))
+    }
+
+    /// Joins outcomes with what the servers say they served.
+    #[must_use]
+    pub fn of(mut outcomes: Vec<Outcome>, served: &Places) -> Self {
         for outcome in &mut outcomes {
             let places = served.get(&outcome.id).map_or(&[][..], Vec::as_slice);
             let times = places.len();
@@ -47,7 +43,7 @@ impl Records {
                 outcome.error = Some(format!("answered in the name of another member than {place}"));
             }
         }
-        Ok(Self { outcomes })
+        Self { outcomes }
     }
 
     /// Outcomes of one kind whose intended start is in `[from, to)`.
@@ -129,6 +125,8 @@ pub struct Tally {
     pub members: Vec<(String, usize)>,
     /// 99 % were faster, microseconds.
     pub p99_us: u64,
+    /// The slowest answer, good or late, microseconds from the intended start.
+    pub slowest_us: u64,
 }
 
 impl Tally {
@@ -137,6 +135,9 @@ impl Tally {
         let mut latencies = Vec::new();
         for outcome in outcomes {
             tally.all += 1;
+            if outcome.member.is_some() {
+                tally.slowest_us = tally.slowest_us.max(outcome.latency_us);
+            }
             if outcome.ok {
                 latencies.push(outcome.latency_us);
                 count(&mut tally.members, outcome.member.as_deref().unwrap_or("?"));
@@ -168,7 +169,7 @@ impl Tally {
         format!("{} of {} failed", self.failed, self.all)
     }
 
-    /// `3 of 250 failed (answer: closed ×3)`.
+    /// `3 of 250 failed (answer: closed ×3), slowest 0.41 s`.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = self.short();
@@ -176,6 +177,10 @@ impl Tally {
             let reasons: Vec<String> =
                 self.reasons.iter().take(4).map(|(r, n)| format!("{r} ×{n}")).collect();
             text.push_str(&format!(" ({})", reasons.join(", ")));
+        }
+        if self.slowest_us > 0 {
+            let slowest = Duration::from_micros(self.slowest_us).as_secs_f64();
+            text.push_str(&format!(", slowest {slowest:.2} s"));
         }
         text
     }

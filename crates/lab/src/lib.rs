@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 pub mod judge;
 pub mod lab;
+pub mod ledger;
 pub mod link;
 pub mod load;
 pub mod loadrun;

@@ -45,7 +45,8 @@ pub struct LoadArgs {
     pub duration: Duration,
     /// How long a kept connection lives.
     pub keep: Duration,
-    /// Longest time to connect.
+    /// Longest time to connect; on a connection of its own an answer later than this after the intended start
+    /// is not good.
     pub connect_limit: Duration,
     /// Longest time from the request to its whole answer.
     pub answer_limit: Duration,
@@ -176,7 +177,7 @@ async fn fresh(shared: &Shared, job: Job) {
             Outcome::of(&job, ConnKind::New, &conn, result)
         }
     };
-    shared.writer.put(outcome);
+    shared.writer.put(outcome.within(shared.args.connect_limit));
 }
 
 async fn stopped() {

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::judge::Records;
 use crate::lab::Lab;
+use crate::ledger::Ledger;
 use crate::load::{ConnKind, Outcome};
 use crate::process::{Launch, Proc};
 use crate::spec::{Host, MemberId};
@@ -41,15 +42,16 @@ pub struct LoadRun {
     offset: u64,
     rest: Vec<u8>,
     seen: Vec<Outcome>,
-    logs: Vec<PathBuf>,
+    ledger: Ledger,
 }
 
 impl LoadRun {
     /// Starts it.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// When the process cannot be started, or the lab has no such service.
     pub fn start(lab: &Lab, spec: &LoadSpec) -> Result<Self> {
+        let ledger = Ledger::of(lab, &spec.name)?;
         let base = lab.folder("load")?.join(format!("{}-{}", spec.tag, spec.from));
         let out = base.with_extension("jsonl");
         let members: Vec<&str> = spec.members.iter().map(|m| m.as_str()).collect();
@@ -84,8 +86,7 @@ impl LoadRun {
             output: base.with_extension("output.log"),
             mark: lab.spec.dir.clone(),
         })?;
-        let logs = if spec.protocol == "http" { lab.request_logs(&spec.name) } else { Vec::new() };
-        Ok(Self { proc, out, offset: 0, rest: Vec::new(), seen: Vec::new(), logs })
+        Ok(Self { proc, out, offset: 0, rest: Vec::new(), seen: Vec::new(), ledger })
     }
 
     /// The file of its outcomes.
@@ -147,16 +148,17 @@ impl LoadRun {
         }
     }
 
-    /// Ends it and joins its outcomes with the servers' logs.
+    /// Ends it and joins its outcomes with what the servers say they served.
     ///
     /// # Errors
-    /// When it does not end or a file cannot be read.
+    /// When it does not end, or what was served cannot be read.
     pub async fn stop(mut self) -> Result<Records> {
         self.proc.signal(Signal::TERM);
         self.proc.gone(Duration::from_secs(40)).await.context("the load generator")?;
         self.read()?;
-        let logs = std::mem::take(&mut self.logs).into_iter().filter(|l| l.exists()).collect::<Vec<_>>();
-        Records::join(std::mem::take(&mut self.seen), &logs)
+        let outcomes = std::mem::take(&mut self.seen);
+        let served = self.ledger.read(outcomes.iter().map(|o| o.id.clone()).collect()).await?;
+        Ok(Records::of(outcomes, &served))
     }
 
     fn read(&mut self) -> Result<()> {
@@ -181,23 +183,6 @@ impl Drop for LoadRun {
     fn drop(&mut self) {
         // A step that fails in the middle leaves no load behind.
         self.proc.signal(Signal::KILL);
-    }
-}
-
-impl Lab {
-    /// The request logs of all servers of a service.
-    #[must_use]
-    pub fn request_logs(&self, fqdn: &str) -> Vec<PathBuf> {
-        let mut logs = Vec::new();
-        for id in &self.spec.members {
-            for (sample, servers) in crate::samples::of(&self.plan, *id) {
-                if sample.fqdn() == fqdn {
-                    let home = self.spec.dir.join(id.as_str());
-                    logs.extend(servers.iter().map(|s| home.join(format!("{}.requests.jsonl", s.pod))));
-                }
-            }
-        }
-        logs
     }
 }
 

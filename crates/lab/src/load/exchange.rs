@@ -95,7 +95,7 @@ async fn redis(stream: &mut TcpStream, id: &str) -> Result<String, String> {
         more(stream, &mut bytes).await?;
     }
     if bytes == b":1\r\n" {
-        Ok("redis".into())
+        Ok(crate::ledger::REDIS.into())
     } else {
         Err(format!("answer: {}", String::from_utf8_lossy(&bytes).trim()))
     }

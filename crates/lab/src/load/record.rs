@@ -2,6 +2,7 @@
 //! Written by the load generator, read by the judge.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,15 @@ impl Outcome {
         outcome
     }
 
+    /// A good answer that came later than this after the intended start is not good. Who gave it stays.
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        if self.ok && Duration::from_micros(self.latency_us) > limit {
+            self.ok = false;
+            self.error = Some("answer: late".into());
+        }
+        self
+    }
+
     /// A request whose connection, begun then, did not come about.
     pub(crate) fn unconnected(job: &Job, kind: ConnKind, begun: u64, error: &str) -> Self {
         Self { begun_ns: begun, ..Self::failed(job, kind, 0, error) }
@@ -119,5 +129,28 @@ impl Writer {
     pub(crate) fn put(&self, outcome: Outcome) {
         // The task ends only when the disk refused; `run` reports that.
         let _ = self.lines.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_after_the_limit_is_late_and_not_good() {
+        let job = Job { id: "a".into(), intended: 0 };
+        let good = |latency_us| Outcome {
+            ok: true,
+            error: None,
+            member: Some("aws-eu".into()),
+            latency_us,
+            ..Outcome::failed(&job, ConnKind::New, 1, "")
+        };
+        let limit = Duration::from_secs(3);
+        assert!(good(3_000_000).within(limit).ok);
+        let late = good(3_000_001).within(limit);
+        assert_eq!((late.ok, late.error.as_deref()), (false, Some("answer: late")));
+        let slowest = crate::judge::Records { outcomes: vec![good(2), late] }.new_between(0, u64::MAX);
+        assert_eq!((slowest.failed, slowest.slowest_us), (1, 3_000_001));
     }
 }
