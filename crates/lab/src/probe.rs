@@ -2,6 +2,7 @@
 //! Used by bring-up and steps, always from within a namespace; never retries by itself.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,6 +24,14 @@ pub async fn http(dns: SocketAddr, name: &str, port: u16, id: &str) -> Result<An
     let list = lookup::addresses(dns, name).await?;
     let ip = list.first().copied().context("no address")?;
     http_at(ip, port, name, id).await
+}
+
+/// An id for one probe, unlike any other of the lab.
+#[must_use]
+pub fn fresh_id(purpose: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("probe-{purpose}-{:x}-{number}", crate::clock::now())
 }
 
 /// The same at a known address.

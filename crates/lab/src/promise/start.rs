@@ -66,6 +66,8 @@ pub struct Named {
     pub seconds: Option<f64>,
     /// How often a name gave an address on which nobody listened.
     pub deaf: usize,
+    /// Good answers that the sample server's log does not have exactly once.
+    pub unserved: usize,
 }
 
 /// What `names` observes, in each other member.
@@ -96,12 +98,17 @@ impl Names {
             if list.len() < 2 {
                 verdict.check(false, format!("{what} {} of 2 members watched", list.len()));
             }
-            for Named { member, seconds, deaf } in list {
+            for Named { member, seconds, deaf, unserved } in list {
                 let ok = seconds.is_some_and(|t| t < limit);
                 verdict.check(ok, format!("{what} {member} {}", shown(*seconds)));
                 if *deaf > 0 {
                     let text =
                         format!("in {member} a name gave an address where nobody listened, {deaf} times");
+                    verdict.check(false, text);
+                }
+                if *unserved > 0 {
+                    let text =
+                        format!("{unserved} answers in {member} are not exactly once in the server's log");
                     verdict.check(false, text);
                 }
             }

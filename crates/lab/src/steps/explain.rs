@@ -1,12 +1,16 @@
 //! `explain`: the answer of `hansa explain` against what then happens.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::{CHECKOUT, Context};
-use crate::probe;
+use crate::lab::Lab;
 use crate::promise::calm::Explain;
 use crate::report::Verdict;
+use crate::spec::MemberId;
+use crate::{ledger, probe};
 
 /// Requests made to see who answers.
 const REQUESTS: usize = 20;
@@ -22,16 +26,16 @@ pub(super) async fn observe(context: &mut Context<'_>, verdict: &mut Verdict) ->
         let (dns, port) = (lab.plan.dns(member.id), lab.plan.http_port());
         let answered = member
             .inside(move || async move {
-                let mut seen: Vec<String> = Vec::new();
+                let mut seen = BTreeMap::<String, Vec<String>>::new();
                 for _ in 0..REQUESTS {
-                    let answer = probe::http(dns, CHECKOUT, port, "").await?;
-                    if !seen.contains(&answer.member) {
-                        seen.push(answer.member);
-                    }
+                    let id = probe::fresh_id("explain");
+                    let answer = probe::http(dns, CHECKOUT, port, &id).await?;
+                    seen.entry(answer.member).or_default().push(id);
                 }
                 Ok(seen)
             })
-            .await;
+            .await
+            .and_then(|seen| served(lab, seen));
         all.push(Explain {
             from: member.id.to_string(),
             gateways: member.gateways().len(),
@@ -43,6 +47,16 @@ pub(super) async fn observe(context: &mut Context<'_>, verdict: &mut Verdict) ->
     context.observed("explain", &all, verdict)?;
     all.iter().for_each(|seen| seen.judge(verdict));
     Ok(())
+}
+
+/// The members that answered, each of whose answers is in its server's log.
+fn served(lab: &Lab, seen: BTreeMap<String, Vec<String>>) -> Result<Vec<String>> {
+    for (member, ids) in &seen {
+        let id = MemberId::parse(member).map_err(|e| anyhow!(e))?;
+        let unserved = ledger::unserved(lab, id, "checkout-1", ids)?;
+        ensure!(unserved == 0, "{unserved} answers of {member} are not exactly once in its log");
+    }
+    Ok(seen.into_keys().collect())
 }
 
 /// The clusters that get a share, according to any gateway.

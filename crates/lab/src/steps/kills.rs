@@ -16,7 +16,7 @@ use crate::promise::kills::{ControllerKill, EndpointKill, GatewayKill};
 use crate::report::Verdict;
 use crate::serve::Served;
 use crate::spec::{Host, LabSpec, MemberId};
-use crate::{clock, probe};
+use crate::{clock, ledger, probe};
 
 /// How long the load goes on after the fault, before the healing.
 const AFTER: Duration = Duration::from_secs(6);
@@ -37,8 +37,8 @@ pub(super) fn victim(lab: &Lab, purpose: &str, id: MemberId) -> Result<&'static 
 /// sample server of a member, by its own log.
 pub(super) fn reserve(lab: &Lab, id: MemberId, pod: &str) -> Result<Reserve> {
     let promised = Tuning::of(&LabSpec::new(&lab.spec.dir, &lab.spec.hansa, lab.mode()));
-    let log = lab.member(id).home().join(format!("{pod}.requests.jsonl"));
-    let served = lines::<Served>(&log)?.into_iter().map(|line| line.at).collect();
+    let served =
+        lines::<Served>(&ledger::request_log(lab, id, pod))?.into_iter().map(|line| line.at).collect();
     Ok(Reserve { hold_down: u64::from(promised.hold_down) * SECOND, served })
 }
 
@@ -128,7 +128,7 @@ pub(super) async fn controller(context: &mut Context<'_>, verdict: &mut Verdict)
     lab.member(id).publish(&sample.name, &sample.yaml())?;
     tokio::time::sleep(AWAY).await;
     // Watched from before the restart on: not a moment of it goes uncounted.
-    let (undone, known) = futures::join!(lab.heal(&fault), serves(context, &sample));
+    let (undone, known) = futures::join!(lab.heal(&fault), serves(context, &sample, id));
     let (undone, known) = (undone?, known?);
     tokio::time::sleep(ON).await;
     let views = vec![(MemberId::Rack1.to_string(), far.stop().await?), (id.to_string(), local.stop().await?)];
@@ -158,20 +158,31 @@ fn meanwhile(context: &Context<'_>, id: MemberId) -> Sample {
     }
 }
 
-/// When the service first served in rack-1.
-async fn serves(context: &Context<'_>, sample: &Sample) -> Result<Option<u64>> {
+/// When the service first served in rack-1: the answer is of this member, and in its server's log.
+async fn serves(context: &Context<'_>, sample: &Sample, id: MemberId) -> Result<Option<u64>> {
     let (name, port) = (sample.fqdn(), context.lab.plan.http_port());
     let dns = context.lab.plan.dns(MemberId::Rack1);
     let limit = context.lab.patience(BACK);
     let ask = move || async move {
         let end = Instant::now() + limit;
         while Instant::now() < end {
-            if probe::http(dns, &name, port, "").await.is_ok() {
-                return Ok(Some(clock::now()));
+            let request = probe::fresh_id("meanwhile");
+            let answer = probe::http(dns, &name, port, &request).await;
+            if answer.is_ok_and(|answer| answer.member == id.as_str()) {
+                return Ok(Some((clock::now(), request)));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(None)
     };
-    context.lab.member(MemberId::Rack1).inside(ask).await
+    let Some((at, request)) = context.lab.member(MemberId::Rack1).inside(ask).await? else {
+        return Ok(None);
+    };
+    let unserved = ledger::unserved(context.lab, id, "checkout-1", &[request])?;
+    anyhow::ensure!(
+        unserved == 0,
+        "the first answer of {} is not exactly once in the log of {id}",
+        sample.name
+    );
+    Ok(Some(at))
 }

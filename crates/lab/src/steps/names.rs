@@ -15,12 +15,14 @@ use crate::lookup::{self, LookupError};
 use crate::promise::start::{Named, Names};
 use crate::report::Verdict;
 use crate::spec::{Host, MemberId};
-use crate::{clock, probe};
+use crate::{clock, ledger, probe};
 
 /// Services published at once.
 const MANY: usize = 1000;
 /// Longest time to watch; well beyond every limit, so that the report can say how late it was.
 const WATCH: Duration = Duration::from_secs(15);
+/// The sample server behind every name.
+const POD: &str = "checkout-1";
 /// Longest time for one connection.
 const DIAL: Duration = Duration::from_secs(1);
 
@@ -48,7 +50,7 @@ fn sample(lab: &Lab, name: &str) -> Sample {
         name: name.into(),
         namespace: "shop".into(),
         port: Port { name: "http", port: lab.plan.http_port(), target: lab.target(8080), protocol: "TCP" },
-        pods: vec![("checkout-1".into(), lab.plan.inside(MemberId::AwsEu, Host::App(1)))],
+        pods: vec![(POD.into(), lab.plan.inside(MemberId::AwsEu, Host::App(1)))],
         headless: false,
     }
 }
@@ -87,42 +89,62 @@ async fn watch(
     let (ends, at) = futures::try_join!(watching, acting)?;
     // Content before anything was done: then what was to change had never been there.
     let after = |end: Option<u64>| end.filter(|end| *end >= at).map(|end| clock::seconds(at, end));
-    Ok(others
-        .iter()
-        .zip(ends)
-        .map(|(id, (end, deaf))| Named { member: id.to_string(), seconds: after(end), deaf })
-        .collect())
+    let named = others.iter().zip(ends).map(|(id, Seen { end, deaf, answered })| {
+        let unserved = ledger::unserved(lab, MemberId::AwsEu, POD, &answered)?;
+        Ok(Named { member: id.to_string(), seconds: after(end), deaf, unserved })
+    });
+    named.collect()
+}
+
+/// What one watcher saw.
+#[derive(Default)]
+struct Seen {
+    /// When the last name stood as it should.
+    end: Option<u64>,
+    /// How often a name gave an address on which nobody listened.
+    deaf: usize,
+    /// Ids of the good answers.
+    answered: Vec<String>,
 }
 
 /// How one name stands.
 enum Stands {
-    /// As it should.
-    Right,
+    /// As it should; with the id of the request that was answered, if one was.
+    Right(Option<String>),
     /// Not yet so.
     Wrong,
     /// It gave an address on which nobody listened.
     Deaf,
 }
 
-/// Asks for every name until each serves, or is gone; when the last one did, and how many were deaf before.
-async fn content(dns: SocketAddr, port: u16, mut names: Vec<String>, gone: bool) -> (Option<u64>, usize) {
+/// Asks for every name until each serves, or is gone.
+async fn content(dns: SocketAddr, port: u16, mut names: Vec<String>, gone: bool) -> Seen {
     let end = Instant::now() + WATCH;
-    let mut deaf = 0;
+    let mut seen = Seen::default();
     while Instant::now() < end {
         let asked = futures::stream::iter(names).map(|name| async move {
             let stands = if gone { leaving(dns, port, &name).await } else { coming(dns, port, &name).await };
             (name, stands)
         });
         let answers: Vec<(String, Stands)> = asked.buffer_unordered(16).collect().await;
-        deaf += answers.iter().filter(|(_, stands)| matches!(stands, Stands::Deaf)).count();
-        let wrong = answers.into_iter().filter(|(_, stands)| !matches!(stands, Stands::Right));
-        names = wrong.map(|(name, _)| name).collect();
+        names = Vec::new();
+        for (name, stands) in answers {
+            match stands {
+                Stands::Right(id) => seen.answered.extend(id),
+                Stands::Wrong => names.push(name),
+                Stands::Deaf => {
+                    seen.deaf += 1;
+                    names.push(name);
+                }
+            }
+        }
         if names.is_empty() {
-            return (Some(clock::now()), deaf);
+            seen.end = Some(clock::now());
+            break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    (None, deaf)
+    seen
 }
 
 /// A name that answers is published after the gateways listen.
@@ -133,8 +155,12 @@ async fn coming(dns: SocketAddr, port: u16, name: &str) -> Stands {
             return Stands::Deaf;
         }
     }
-    match list.first() {
-        Some(ip) if probe::http_at(*ip, port, name, "").await.is_ok() => Stands::Right,
+    let Some(ip) = list.first() else { return Stands::Wrong };
+    let id = probe::fresh_id("names");
+    match probe::http_at(*ip, port, name, &id).await {
+        Ok(answer) if answer.member == MemberId::AwsEu.as_str() && answer.pod == POD => {
+            Stands::Right(Some(id))
+        }
         _ => Stands::Wrong,
     }
 }
@@ -142,7 +168,7 @@ async fn coming(dns: SocketAddr, port: u16, name: &str) -> Stands {
 /// A name that still answers has not lost its listeners.
 async fn leaving(dns: SocketAddr, port: u16, name: &str) -> Stands {
     match lookup::addresses(dns, name).await {
-        Err(LookupError::Code(ResponseCode::NXDomain)) => Stands::Right,
+        Err(LookupError::Code(ResponseCode::NXDomain)) => Stands::Right(None),
         Ok(list) => {
             for ip in list {
                 if !listens((ip, port).into()).await {

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::{CHECKOUT, Context};
-use crate::probe;
 use crate::promise::start::{Join, Up};
 use crate::report::Verdict;
 use crate::spec::MemberId;
+use crate::{ledger, probe};
 
 pub(super) async fn up(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
@@ -39,8 +39,9 @@ pub(super) async fn join(context: &mut Context<'_>, verdict: &mut Verdict) -> Re
         .inside(move || async move {
             let end = Instant::now() + Duration::from_secs(30);
             loop {
-                match probe::http(dns, CHECKOUT, port, "").await {
-                    Ok(answer) => return Ok(answer.member),
+                let id = probe::fresh_id("join");
+                match probe::http(dns, CHECKOUT, port, &id).await {
+                    Ok(answer) => return Ok((answer.member, id)),
                     Err(e) if Instant::now() >= end => {
                         return Err(e).context("no cross-member answer in 30 s");
                     }
@@ -49,7 +50,11 @@ pub(super) async fn join(context: &mut Context<'_>, verdict: &mut Verdict) -> Re
             }
         })
         .await?;
-    seen.answered = Some(first);
+    let (answered, id) = first;
+    let by = MemberId::parse(&answered).map_err(|e| anyhow!(e))?;
+    let unserved = ledger::unserved(lab, by, "checkout-1", &[id])?;
+    ensure!(unserved == 0, "the first answer is not exactly once in the log of {answered}");
+    seen.answered = Some(answered);
     seen.first = Some(lab.begun.elapsed().as_secs_f64());
     lab.connected(Duration::from_secs(20)).await?;
     seen.all = Some(lab.begun.elapsed().as_secs_f64());

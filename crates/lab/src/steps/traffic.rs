@@ -7,10 +7,11 @@ use anyhow::{Context as _, Result};
 use super::{CART, CHECKOUT, Context, RATE};
 use crate::lab::{Lab, Member};
 use crate::loadrun::LoadRun;
-use crate::probe;
 use crate::promise::calm::{Headless, Http, Tcp};
 use crate::report::Verdict;
+use crate::serve::Answer;
 use crate::spec::{MemberId, Sabotage};
+use crate::{ledger, probe};
 
 pub(super) async fn http(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
@@ -92,6 +93,18 @@ async fn loopback(lab: &Lab, id: MemberId) -> Result<String> {
     Ok(list.first().context("no address")?.to_string())
 }
 
+/// The pod that answered, if it is one of aws-eu and its own log says so.
+fn by_pod(lab: &Lab, answer: &Answer, id: String) -> Result<String, String> {
+    if answer.member != MemberId::AwsEu.as_str() {
+        return Err(format!("answered by {}", answer.member));
+    }
+    match ledger::unserved(lab, MemberId::AwsEu, &answer.pod, &[id]) {
+        Ok(0) => Ok(answer.pod.clone()),
+        Ok(_) => Err("answered, but not exactly once in its log".into()),
+        Err(e) => Err(format!("{e:#}")),
+    }
+}
+
 pub(super) async fn headless(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     let lab = context.lab;
     let mut all = Vec::new();
@@ -103,13 +116,16 @@ pub(super) async fn headless(context: &mut Context<'_>, verdict: &mut Verdict) -
                 let mut pods = Vec::new();
                 for n in 0..3 {
                     let name = format!("kafka-{n}.aws-eu.kafka.data.svc.clusterset.local");
-                    let answer = probe::http(dns, &name, 9092, "").await;
-                    pods.push((format!("kafka-{n}"), answer.map(|a| a.pod).map_err(|e| format!("{e:#}"))));
+                    let id = probe::fresh_id("headless");
+                    let answer = probe::http(dns, &name, 9092, &id).await;
+                    pods.push((format!("kafka-{n}"), answer.map_err(|e| format!("{e:#}")), id));
                 }
                 Ok((list.map(|l| l.len()).map_err(|e| e.to_string()), pods))
             })
             .await?;
-        all.push(Headless { from: member.id.to_string(), addresses: seen.0, pods: seen.1 });
+        let by = |answer: Answer, id: String| by_pod(lab, &answer, id);
+        let pods = seen.1.into_iter().map(|(pod, said, id)| (pod, said.and_then(|a| by(a, id)))).collect();
+        all.push(Headless { from: member.id.to_string(), addresses: seen.0, pods });
     }
     context.observed("headless", &all, verdict)?;
     all.iter().for_each(|seen| seen.judge(verdict));

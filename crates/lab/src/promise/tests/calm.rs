@@ -28,7 +28,7 @@ fn join() {
 }
 
 fn named(seconds: Option<f64>, deaf: usize) -> Vec<Named> {
-    ["gcp-eu", "rack-1"].map(|m| Named { member: m.into(), seconds, deaf }).to_vec()
+    ["gcp-eu", "rack-1"].map(|m| Named { member: m.into(), seconds, deaf, unserved: 0 }).to_vec()
 }
 
 #[test]
@@ -54,6 +54,9 @@ fn names() {
     broken("all removed", |v| with(|n| n.many_gone = named(Some(5.2), 0)).judge(v));
     broken("nobody listened, 3 times", |v| with(|n| n.one_serves = named(Some(0.1), 3)).judge(v));
     broken("nobody listened", |v| with(|n| n.one_gone = named(Some(0.1), 1)).judge(v));
+    broken("2 answers in rack-1 are not exactly once", |v| {
+        with(|n| n.many_serve[1].unserved = 2).judge(v);
+    });
     broken("0 of 2 members watched", |v| with(|n| n.many_serve.clear()).judge(v));
 }
 
