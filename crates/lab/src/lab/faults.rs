@@ -186,9 +186,15 @@ impl Lab {
             proc.signal(Signal::TERM);
         }
         let end = Instant::now() + self.confirm();
-        while proc.alive() && self.member(id).page(name, "/readyz").await.is_ok_and(|(code, _)| code == 200) {
+        // It says so itself, or it is gone; that its page does not answer says nothing.
+        while proc.alive() {
+            let seen = match self.member(id).page(name, "/readyz").await {
+                Ok((503, _)) => break,
+                Ok((code, _)) => format!("it answers {code} as before"),
+                Err(e) => format!("it does not answer: {e:#}"),
+            };
             if Instant::now() >= end {
-                bail!("the drain of {id}/{name} was not confirmed: it is ready as before");
+                bail!("the drain of {id}/{name} was not confirmed: {seen}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
