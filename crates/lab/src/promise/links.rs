@@ -33,16 +33,27 @@ impl Unreachable {
     }
 }
 
+/// How the gateways ended connections since a fault, by their access lines.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Ended {
+    /// Within five seconds of it.
+    pub soon: Ends,
+    /// All until it was undone, or watching ended.
+    pub all: Ends,
+}
+
 /// What is on a dead path ends within five seconds, and the gateways say so with a code.
-fn ended(verdict: &mut Verdict, records: &Records, at: u64, ends: &Ends) {
+fn ended(verdict: &mut Verdict, records: &Records, at: u64, ends: &Ended) {
     let last = records.last_end_of_what_was_open(at).map(|t| clock::seconds(at, t));
     verdict.check(
         last.is_none_or(|t| t < 5.0),
         format!("the last connection on the dead path ended {}", shown(last)),
     );
+    let lost = "path_lost";
+    let late = ends.all.count(lost).saturating_sub(ends.soon.count(lost));
     verdict.check(
-        ends.coded("path_lost") > 0 && ends.coded("path_lost") == ends.count("path_lost"),
-        format!("ended by the gateways as {}", ends.text()),
+        ends.soon.coded(lost) > 0 && ends.all.coded(lost) == ends.all.count(lost) && late == 0,
+        format!("within 5 s ended by the gateways as {}, {late} path_lost later", ends.soon.text()),
     );
 }
 
@@ -58,7 +69,7 @@ pub struct TwoCopies {
     /// A load from the member where status was asked.
     pub records: Records,
     /// How its gateways ended connections since the cut.
-    pub ends: Ends,
+    pub ends: Ended,
 }
 
 impl TwoCopies {
@@ -84,7 +95,7 @@ pub struct OnlyCopy {
     /// A load from the member where status was asked.
     pub records: Records,
     /// How its gateways ended connections since the cut.
-    pub ends: Ends,
+    pub ends: Ended,
 }
 
 impl OnlyCopy {
@@ -95,6 +106,8 @@ impl OnlyCopy {
         let new = self.records.new_between(self.at, self.until.saturating_sub(2 * SECOND));
         verdict.check(new.all > 0 && new.failed == new.all, format!("meanwhile {}", new.short()));
         ended(verdict, &self.records, self.at, &self.ends);
+        let repeated = self.records.repeated();
+        verdict.check(repeated == 0, format!("{repeated} requests served twice"));
     }
 }
 
@@ -114,7 +127,7 @@ pub struct UdpBlock {
     /// A load through it.
     pub records: Records,
     /// How gateways ended connections since the block.
-    pub ends: Ends,
+    pub ends: Ended,
 }
 
 impl UdpBlock {

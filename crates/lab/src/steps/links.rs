@@ -10,12 +10,14 @@ use crate::clock;
 use crate::lab::Fault;
 use crate::loadrun::{LoadRun, LoadSpec, good_new};
 use crate::promise::back::Back;
-use crate::promise::links::{OnlyCopy, TwoCopies, UdpBlock, UdpReturn, Unreachable};
+use crate::promise::links::{Ended, OnlyCopy, TwoCopies, UdpBlock, UdpReturn, Unreachable};
 use crate::report::Verdict;
 use crate::spec::MemberId;
 
 /// How long a member stays cut off.
 const CUT: Duration = Duration::from_secs(10);
+/// How long the load goes on without UDP.
+const WATCHED: Duration = Duration::from_secs(8);
 /// How long something may take to carry traffic again.
 const BACK: Duration = Duration::from_secs(25);
 /// How long the load goes on from then.
@@ -24,6 +26,20 @@ const ON: Duration = Duration::from_secs(5);
 pub(super) async fn member_cut(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
     two_copies(context, verdict).await?;
     only_copy(context, verdict).await
+}
+
+/// What is on a dead path is to end so soon after the fault.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Sleeps until so long after a moment.
+async fn until(at: u64, after: Duration) {
+    tokio::time::sleep(after.saturating_sub(Duration::from_nanos(clock::now().saturating_sub(at)))).await;
+}
+
+/// How a member's gateways had ended connections five seconds after the fault.
+async fn ends_soon(marks: &[Mark], name: &str, at: u64) -> Result<Ends> {
+    until(at, SOON).await;
+    ends(marks, name)
 }
 
 /// How a member's gateways ended connections since.
@@ -45,11 +61,11 @@ async fn two_copies(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<
     verdict.show(run.file());
     marks.iter().for_each(|mark| verdict.show(mark.file()));
     let at = lab.break_(&fault).await?;
-    let status = unreachable(context, from, lost, at).await?;
+    let seen = futures::join!(unreachable(context, from, lost, at), ends_soon(&marks, "checkout.", at));
+    let (status, soon) = (seen.0?, seen.1?);
     context.observed("member-cut-status", &status, verdict)?;
-    let rest = CUT.saturating_sub(Duration::from_nanos(clock::now().saturating_sub(at)));
-    tokio::time::sleep(rest).await;
-    let ends = ends(&marks, "checkout.")?;
+    until(at, CUT).await;
+    let ends = Ended { soon, all: ends(&marks, "checkout.")? };
     let undone = lab.heal(&fault).await?;
     let own = |o: &crate::load::Outcome| good_new(o) && o.member.as_deref() == Some(lost.as_str());
     let first = run.first(undone.removed, lab.patience(BACK), own).await?;
@@ -88,11 +104,11 @@ async fn only_copy(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<(
     verdict.show(run.file());
     marks.iter().for_each(|mark| verdict.show(mark.file()));
     let at = lab.break_(&fault).await?;
-    let status = unreachable(context, from, lost, at).await?;
+    let seen = futures::join!(unreachable(context, from, lost, at), ends_soon(&marks, "cart.", at));
+    let (status, soon) = (seen.0?, seen.1?);
     context.observed("member-cut-only-status", &status, verdict)?;
-    let rest = CUT.saturating_sub(Duration::from_nanos(clock::now().saturating_sub(at)));
-    tokio::time::sleep(rest).await;
-    let ends = ends(&marks, "cart.")?;
+    until(at, CUT).await;
+    let ends = Ended { soon, all: ends(&marks, "cart.")? };
     let undone = lab.heal(&fault).await?;
     let first = run.first(undone.removed, lab.patience(BACK), good_new).await?;
     tokio::time::sleep(ON).await;
@@ -145,12 +161,13 @@ pub(super) async fn udp_block(context: &mut Context<'_>, verdict: &mut Verdict) 
     let on_quic = over(context, "quic", Duration::from_secs(35)).await?.is_some();
     let at = lab.break_(&Fault::Udp).await?;
     let before = lab.counter("tunnel_udp").await?;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    let soon = ends_soon(&marks, "checkout.", at).await?;
+    until(at, WATCHED).await;
     let passed = lab.counter("tunnel_udp").await?.packets - before.packets;
     let over = transports(context, MemberId::Rack1).await?;
     let until = clock::now();
     let records = run.stop().await?;
-    let ends = ends(&marks, "checkout.")?;
+    let ends = Ended { soon, all: ends(&marks, "checkout.")? };
     context.observed("udp-block", &(&over, &ends), verdict)?;
     UdpBlock { on_quic, passed, over, at, until, records, ends }.judge(verdict);
     Ok(())

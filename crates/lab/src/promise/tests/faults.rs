@@ -6,7 +6,7 @@ use crate::judge::Records;
 use crate::load::{ConnKind, Outcome};
 use crate::promise::drain::{Drain, Held};
 use crate::promise::kills::{ControllerKill, EndpointKill, GatewayKill};
-use crate::promise::links::{OnlyCopy, TwoCopies, UdpBlock, UdpReturn, Unreachable};
+use crate::promise::links::{Ended, OnlyCopy, TwoCopies, UdpBlock, UdpReturn, Unreachable};
 
 const AT: u64 = 20 * SECOND;
 const UNTIL: u64 = 30 * SECOND;
@@ -42,9 +42,17 @@ fn served_twice() -> Records {
     })
 }
 
+fn line(outcome: &str, code: &str) -> Line {
+    serde_json::from_value(serde_json::json!({"outcome": outcome, "code": code, "target": "access"})).unwrap()
+}
+
 fn coded(outcome: &str, code: &str) -> Ends {
-    let line = serde_json::json!({"outcome": outcome, "code": code, "target": "access"});
-    Ends::of(&[serde_json::from_value::<Line>(line).unwrap()])
+    Ends::of(&[line(outcome, code)])
+}
+
+/// All of them within five seconds.
+fn soon(ends: Ends) -> Ended {
+    Ended { soon: ends.clone(), all: ends }
 }
 
 #[test]
@@ -143,7 +151,7 @@ fn member_cut_with_another_copy() {
         at: AT,
         until: UNTIL,
         records,
-        ends: coded("path_lost", "HNS-5005"),
+        ends: soon(coded("path_lost", "HNS-5005")),
     };
     let good = with(load("gcp-eu", dead_path(4 * SECOND)));
     kept(|v| good.judge(v));
@@ -155,8 +163,8 @@ fn member_cut_with_another_copy() {
     broken("unreachable after 5.20 s", |v| status(said(Some(5.2), Some(5.0))).judge(v));
     broken("age none", |v| status(said(Some(2.5), None)).judge(v));
     broken("age 60.00 s", |v| status(said(Some(2.5), Some(60.0))).judge(v));
-    broken("as path_lost ×1", |v| TwoCopies { ends: coded("path_lost", ""), ..good.clone() }.judge(v));
-    broken("as none", |v| TwoCopies { ends: Ends::default(), ..good.clone() }.judge(v));
+    broken("as path_lost ×1", |v| TwoCopies { ends: soon(coded("path_lost", "")), ..good.clone() }.judge(v));
+    broken("as none", |v| TwoCopies { ends: Ended::default(), ..good.clone() }.judge(v));
 }
 
 #[test]
@@ -173,12 +181,16 @@ fn member_cut_of_the_only_copy() {
         at: AT,
         until: UNTIL,
         records: dead(),
-        ends: coded("path_lost", "HNS-5005"),
+        ends: soon(coded("path_lost", "HNS-5005")),
     };
     kept(|v| good.judge(v));
     // Were it answered, it would not be cut off.
     broken("meanwhile 0 of 400 failed", |v| OnlyCopy { records: all_good(), ..good.clone() }.judge(v));
     broken("unreachable never", |v| OnlyCopy { status: said(None, None), ..good.clone() }.judge(v));
+    let twice = load("redis", |o| {
+        fail(o, if o.intended_ns == AT { "served 2 times" } else { "connect: timeout" });
+    });
+    broken("2 requests served twice", |v| OnlyCopy { records: twice, ..good.clone() }.judge(v));
 }
 
 #[test]
@@ -190,7 +202,7 @@ fn udp_block() {
         at: AT,
         until: UNTIL,
         records,
-        ends: coded("path_lost", "HNS-5005"),
+        ends: soon(coded("path_lost", "HNS-5005")),
     };
     let good = with(load("gcp-eu", dead_path(SECOND)));
     kept(|v| good.judge(v));
@@ -200,7 +212,10 @@ fn udp_block() {
     broken("not on QUIC", |v| UdpBlock { on_quic: false, ..good.clone() }.judge(v));
     broken("then over quic", |v| UdpBlock { over: vec!["quic".into()], ..good.clone() }.judge(v));
     broken("then over", |v| UdpBlock { over: Vec::new(), ..good.clone() }.judge(v));
-    broken("as none", |v| UdpBlock { ends: Ends::default(), ..good.clone() }.judge(v));
+    broken("as none", |v| UdpBlock { ends: Ended::default(), ..good.clone() }.judge(v));
+    let lost = || line("path_lost", "HNS-5005");
+    let late = Ended { soon: Ends::of(&[lost()]), all: Ends::of(&[lost(), lost()]) };
+    broken("1 path_lost later", |v| UdpBlock { ends: late, ..good.clone() }.judge(v));
 }
 
 #[test]
