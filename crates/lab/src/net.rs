@@ -12,11 +12,11 @@ use tokio::process::Command;
 use crate::sh;
 use crate::spec::{Host, MemberId, Plan};
 
-/// Makes all namespaces, links, addresses and routes, and the filter between members.
+/// Makes all namespaces, links, addresses and routes, and the filter between members; what the filter lacks.
 ///
 /// # Errors
 /// When `ip` or `nft` refuses.
-pub async fn up(plan: &Plan, members: &[MemberId]) -> Result<()> {
+pub async fn up(plan: &Plan, members: &[MemberId]) -> Result<Option<&'static str>> {
     batch(None, &namespaces(plan, members)).await?;
     let mut jobs = vec![(plan.transit_ns(), transit(members))];
     for member in members {

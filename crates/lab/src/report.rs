@@ -34,6 +34,9 @@ pub struct Report {
     pub ok: bool,
     /// Whether only some steps were asked for.
     pub partial: bool,
+    /// What the filter between members lacks on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacking: Option<String>,
     /// In order.
     pub steps: Vec<StepReport>,
 }
@@ -57,6 +60,9 @@ impl Report {
             self.mode,
             self.seed
         );
+        if let Some(what) = &self.lacking {
+            let _ = writeln!(text, "{what}");
+        }
         text
     }
 }

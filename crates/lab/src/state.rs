@@ -76,6 +76,9 @@ pub struct DemoState {
     /// In `loopback` mode the process that forwards between members.
     #[serde(default)]
     pub links: Option<Proc>,
+    /// What the filter between members lacks on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacking: Option<String>,
     /// Whether the lab stays up after the command that made it.
     pub kept: bool,
     /// Faults that are in force, by name.

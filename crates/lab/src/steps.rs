@@ -33,6 +33,9 @@ const CHECKOUT: &str = "checkout.shop.svc.clusterset.local";
 /// The service that rack-1 alone has.
 const CART: &str = "cart.shop.svc.clusterset.local";
 
+/// Steps in which others are served by rack-1, which only dials out.
+const RACK: [&str; 3] = ["join", "tcp", "member-cut"];
+
 /// What the steps share.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -132,7 +135,7 @@ pub fn not_up(mode: &str, seed: u64, only: &[String], why: &str) -> Report {
             report_of(step, verdict)
         })
         .collect();
-    Report { mode: mode.into(), seed, ok: false, partial: !only.is_empty(), steps }
+    Report { mode: mode.into(), seed, ok: false, partial: !only.is_empty(), lacking: None, steps }
 }
 
 /// Judges the steps asked for, or all; `up` and `join` always.
@@ -147,6 +150,9 @@ pub async fn judge_all(lab: &Lab, only: &[String]) -> Report {
                 verdict.check(false, format!("{e:#}"));
             }
             verdict.check_evidence();
+            if let (true, Some(what)) = (RACK.contains(&step.id), &lab.state().lacking) {
+                verdict.check(true, what);
+            }
         } else {
             verdict.check(false, "not judged: the members are not joined");
         }
@@ -158,7 +164,9 @@ pub async fn judge_all(lab: &Lab, only: &[String]) -> Report {
         }
     }
     let ok = steps.iter().all(|s| s.ok);
-    Report { mode: lab.mode().as_str().into(), seed: lab.spec.seed, ok, partial: !only.is_empty(), steps }
+    let lacking = lab.state().lacking.clone();
+    let (mode, seed) = (lab.mode().as_str().into(), lab.spec.seed);
+    Report { mode, seed, ok, partial: !only.is_empty(), lacking, steps }
 }
 
 fn wanted(only: &[String]) -> impl Iterator<Item = &'static Step> {

@@ -65,6 +65,7 @@ fn write_state(dir: &Path, plan: &Plan) {
         links: None,
         kept: false,
         broken: Vec::new(),
+        lacking: None,
         members: members.into_iter().map(|(id, proc)| (id.to_string(), member(id, proc))).collect(),
     };
     state.save().expect("demo.json");

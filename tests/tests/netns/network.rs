@@ -45,7 +45,7 @@ async fn network(name: &str, story: impl AsyncFnOnce(&Path, &Plan) -> anyhow::Re
     std::fs::create_dir_all(&dir).expect("folder");
     let plan = Plan::new(&dir, NetMode::Netns, 0);
     let result = match net::up(&plan, &MemberId::ALL).await {
-        Ok(()) => story(&dir, &plan).await,
+        Ok(_) => story(&dir, &plan).await,
         Err(e) => Err(e),
     };
     for proc in hansa_lab::process::marked(&dir) {

@@ -43,10 +43,12 @@ impl Lab {
             members,
         };
         state.save()?;
+            lacking: None,
         let lab = Self { spec, plan, begun, state: Mutex::new(state) };
         if lab.mode().has_namespaces() {
             lab.say("network: namespaces, switches, the filter between members");
-            net::up(&lab.plan, &lab.spec.members).await?;
+            let lacking = net::up(&lab.plan, &lab.spec.members).await?;
+            lab.lacks(lacking)?;
         } else {
             lab.say("network: loopback addresses, forwarders between members");
             lab.start_links().await?;
@@ -58,6 +60,17 @@ impl Lab {
     /// Joins every pair of members by invitation.
     ///
     /// # Errors
+    /// Writes down and says what this machine's filter lacks.
+    fn lacks(&self, lacking: Option<&'static str>) -> Result<()> {
+        if let Some(what) = lacking {
+            self.say(&format!("mode: {}, but {what}", self.mode().as_str()));
+            let mut state = self.state();
+            state.lacking = Some(what.to_owned());
+            state.save()?;
+        }
+        Ok(())
+    }
+
     /// When an invitation is not made or not taken.
     pub async fn join(&self) -> Result<()> {
         let ids = &self.spec.members;

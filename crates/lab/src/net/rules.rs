@@ -8,6 +8,10 @@ use anyhow::{Context, Result};
 use crate::sh;
 use crate::spec::{MemberId, Plan};
 
+/// Said where rack-1 is not held to dialling out.
+pub const NO_TRACKING: &str =
+    "no connection tracking here: rack-1 only dials out because it wants to, strangers are not held off";
+
 /// What a counter has seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
@@ -18,17 +22,17 @@ pub struct Count {
 }
 
 /// Loads the filter. A reply is told by its source port, and faults come before everything else, so a set
-/// changed here acts on the very next packet.
+/// changed here acts on the very next packet. Where the kernel cannot track connections, the filter is loaded
+/// without the NAT of rack-1, and what is lacking then is returned.
 ///
 /// # Errors
-/// When `nft` refuses.
-pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<()> {
+/// When `nft` refuses the filter for any other reason.
+pub async fn install(plan: &Plan, members: &[MemberId]) -> Result<Option<&'static str>> {
     let tracked = nft(plan, &script(plan, members, plan.links.rack_dials_only)).await;
     if tracked.is_ok() || !plan.links.rack_dials_only {
-        return tracked;
+        return tracked.map(|()| None);
     }
-    // A kernel without connection tracking: rack-1 still only dials, but nothing holds strangers off.
-    nft(plan, &script(plan, members, false)).await
+    nft(plan, &script(plan, members, false)).await.map(|()| Some(NO_TRACKING))
 }
 
 fn script(plan: &Plan, members: &[MemberId], track: bool) -> String {
