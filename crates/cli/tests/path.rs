@@ -104,6 +104,8 @@ fn a_missing_name_is_the_first_broken_hop() {
     let check = controller.hansa(&["check", "-o", "json"]);
     assert_eq!(check.code, 1);
     broken_at(&check.json(), "name", "HNS-7009");
+    let said: Value = serde_json::from_str(check.err.trim()).unwrap();
+    assert_eq!((&said["code"], &said["object"]), (&"HNS-7003".into(), &"1 of 1 paths".into()), "{said}");
 }
 
 #[test]

@@ -66,8 +66,13 @@ pub(crate) async fn run(args: &CheckArgs, context: &Context) -> Result<Exit, Fai
         walker.walk(path).await;
     }
     context.output.value(&check, || render(&check, context.output.color))?;
-    let well = check.paths.iter().flat_map(|p| &p.hops).all(|hop| hop.ok == Some(true));
-    Ok(if well { Exit::Ok } else { Exit::Findings })
+    let broken = broken(&check);
+    if broken == 0 {
+        return Ok(Exit::Ok);
+    }
+    let object = format!("{broken} of {} paths", check.paths.len());
+    let cause = "a hop is broken; the first one that is not ok says why";
+    Err(Failure::new(Exit::Findings, cli::CHECK_FAILED, object, cause))
 }
 
 async fn ask(args: &CheckArgs, context: &Context) -> Result<view::Check, Failure> {
@@ -80,15 +85,18 @@ async fn ask(args: &CheckArgs, context: &Context) -> Result<view::Check, Failure
     context.client.get(control::CHECK, &query).await
 }
 
+/// Paths with a hop that is not ok.
+fn broken(check: &view::Check) -> usize {
+    check.paths.iter().filter(|path| path.hops.iter().any(|hop| hop.ok != Some(true))).count()
+}
+
 fn render(check: &view::Check, color: bool) -> String {
     if check.paths.is_empty() {
         return "no imports, so no paths\n".to_owned();
     }
     let mut table = Table::new(&["SERVICE", "GATEWAY", "PEER", "PEER GATEWAY", "RESULT", "SECONDS"]);
-    let mut broken = 0;
     for path in &check.paths {
         let first = path.hops.iter().find(|hop| hop.ok != Some(true));
-        broken += usize::from(first.is_some());
         let result = match first {
             None => Cell::new("ok", Tone::Good),
             Some(hop) => {
@@ -106,7 +114,7 @@ fn render(check: &view::Check, color: bool) -> String {
             format!("{seconds:.3}").into(),
         ]);
     }
-    let paths = check.paths.len();
+    let (paths, broken) = (check.paths.len(), broken(check));
     let sum = format!("{} of {paths} paths are well", paths - broken);
     format!("{}\n{}\n", table.render(color), Tone::of(broken == 0).paint(&clean(&sum), color))
 }
