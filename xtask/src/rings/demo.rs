@@ -10,9 +10,31 @@ use super::{Outcome, command};
 /// Where the demo's own report lies, from the workspace's root.
 const REPORT: &str = "target/demo-report.json";
 
+/// All steps the demo has. Where these are wanted it is asked for no step alone, and its report is not partial.
+const ALL: [&str; 16] = [
+    "up",
+    "join",
+    "names",
+    "http",
+    "tcp",
+    "udp",
+    "headless",
+    "explain",
+    "endpoint-kill",
+    "gateway-kill",
+    "gateway-drain",
+    "controller-kill",
+    "member-cut",
+    "udp-block",
+    "udp-return",
+    "heal",
+];
+
 #[derive(Debug, Deserialize)]
 struct Report {
     mode: String,
+    ok: bool,
+    partial: bool,
     steps: Vec<Step>,
 }
 
@@ -33,8 +55,9 @@ pub(super) fn run(root: &Path, steps: &[String]) -> anyhow::Result<Outcome> {
         std::fs::remove_file(&report)?;
     }
     let only = steps.join(",");
+    let whole = is_whole(steps);
     let mut args = vec!["demo", "--report", REPORT];
-    if !steps.is_empty() {
+    if !whole {
         args.extend(["--only", &only]);
     }
     let status = command::limited(root, binary(root), &args).status().context("cannot run the demo")?;
@@ -44,12 +67,21 @@ pub(super) fn run(root: &Path, steps: &[String]) -> anyhow::Result<Outcome> {
         return Ok(Outcome { failed: 1, ..Outcome::default() });
     };
     let mut outcome = judge(&report, steps);
+    if whole && report.partial {
+        eprintln!("the whole demo was asked for, and its report is of a part");
+        outcome.failed += 1;
+    }
     println!("demo ran in mode {}", report.mode);
-    if !status.success() && outcome.failed == 0 {
+    if !(status.success() && report.ok) && outcome.failed == 0 {
         eprintln!("the demo reports every step as kept and yet ended with {status}");
         outcome.failed = 1;
     }
     Ok(outcome)
+}
+
+/// Whether these steps, or none named, are all there are.
+fn is_whole(steps: &[String]) -> bool {
+    steps.is_empty() || ALL.iter().all(|id| steps.iter().any(|step| step == id))
 }
 
 fn judge(report: &Report, wanted: &[String]) -> Outcome {
@@ -76,8 +108,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_steps_are_those_of_the_demo_and_all_of_them_are_the_whole() {
+        let table = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/lab/src/steps/table.rs");
+        let text = std::fs::read_to_string(table).unwrap();
+        let ids: Vec<&str> = text.split("id: \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(ids, ALL);
+        assert!(is_whole(&ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()));
+        assert!(is_whole(&[]) && !is_whole(&["up".to_owned()]));
+    }
+
+    #[test]
     fn broken_and_missing_steps_count() {
-        let text = r#"{"mode":"netns","seed":1,"ok":false,"steps":[
+        let text = r#"{"mode":"netns","seed":1,"ok":false,"partial":true,"steps":[
             {"id":"up","promise":"p","limit":"1s","seen":"2s","ok":true,"evidence":[]},
             {"id":"join","promise":"p","limit":"1s","seen":"2s","ok":false,"evidence":[]}]}"#;
         let report: Report = serde_json::from_str(text).unwrap();
