@@ -1,6 +1,7 @@
 //! `hansa demo`: the whole story on one machine, or its parts by hand.
 //! The command line crate parses the arguments and calls [`run`]; nothing here knows how a server works.
 
+mod by_hand;
 mod trouble;
 mod verbs;
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::lab::{Lab, teardown};
 use crate::process::{self, Proc};
 use crate::report::Report;
-use crate::spec::{LabSpec, Links, NetMode, Sabotage};
+use crate::spec::{LabSpec, Links, NetMode, Plan, Sabotage};
 use crate::state::DemoState;
 use crate::{mode, steps};
 
@@ -138,7 +139,11 @@ fn create(args: &DemoArgs, dir: &Path) -> Result<ExitCode> {
             links: args.links,
             ..LabSpec::new(dir, &hansa, mode)
         };
-        if matches!(args.command, DemoCommand::Up) { verbs::up(spec).await } else { whole(args, spec).await }
+        if matches!(args.command, DemoCommand::Up) {
+            verbs::up(args, spec).await
+        } else {
+            whole(args, spec).await
+        }
     });
     // Threads of the runtime may still wait for a name or a file; nobody waits for them.
     runtime.shutdown_background();
@@ -147,7 +152,8 @@ fn create(args: &DemoArgs, dir: &Path) -> Result<ExitCode> {
 
 /// The whole demo; whatever happens, nothing stays behind unless it was asked to.
 async fn whole(args: &DemoArgs, spec: LabSpec) -> Result<ExitCode> {
-    let dir = spec.dir.clone();
+    let (dir, fallback) = (spec.dir.clone(), Plan::new(&spec.dir, spec.mode, 0));
+    let plan = DemoState::load(&dir)?.map_or(fallback, |state| state.plan);
     let judged = tokio::select! {
         report = judge(args, spec) => Some(report),
         () = interrupted() => None,
@@ -168,7 +174,7 @@ async fn whole(args: &DemoArgs, spec: LabSpec) -> Result<ExitCode> {
     }
     println!("\n{}", report.table());
     println!("report: {}", own.display());
-    verbs::by_hand(args.keep);
+    verbs::by_hand(args, &plan, args.keep);
     verbs::end_holder();
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -9,33 +9,36 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::trouble::Trouble;
-use super::{DemoArgs, DemoCommand, FAILED, USAGE};
+use super::{DemoArgs, DemoCommand, FAILED, USAGE, by_hand};
 use crate::lab::{Fault, Lab, teardown};
 use crate::process::{self, Proc};
-use crate::spec::{LabSpec, MemberId};
+use crate::spec::{LabSpec, MemberId, Plan};
 use crate::state::DemoState;
 
 /// Brings a lab up, joined, and leaves it so.
-pub(super) async fn up(spec: LabSpec) -> Result<ExitCode> {
+pub(super) async fn up(args: &DemoArgs, spec: LabSpec) -> Result<ExitCode> {
     let dir = spec.dir.clone();
     let work = async {
         let lab = Lab::up(spec).await?;
         lab.join().await?;
         lab.connected(Duration::from_secs(20)).await?;
         lab.say("all members reach each other");
-        anyhow::Ok(())
+        anyhow::Ok(lab.plan)
     };
     let result = tokio::select! {
         result = work => result,
         () = super::interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
-    if let Err(e) = result {
-        down(&dir).await?;
-        end_holder();
-        return Err(e);
-    }
+    let plan = match result {
+        Ok(plan) => plan,
+        Err(e) => {
+            down(&dir).await?;
+            end_holder();
+            return Err(e);
+        }
+    };
     keep(&dir)?;
-    by_hand(true);
+    by_hand(args, &plan, true);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,19 +202,10 @@ fn exec(dir: &Path, member: &str, command: &[OsString]) -> Result<ExitCode> {
     Err(Trouble::new(&program.to_string_lossy(), error.to_string(), next).into())
 }
 
-/// The commands to try by hand.
-pub(super) fn by_hand(is_up: bool) {
-    let first = if is_up { "try by hand:" } else { "try by hand, after `hansa demo up`:" };
-    println!(
-        "{first}\n  \
-         hansa demo exec rack-1 -- curl -s http://checkout.shop.svc.clusterset.local\n  \
-         hansa demo exec rack-1 -- dig checkout.shop.svc.clusterset.local\n  \
-         hansa demo exec aws-eu -- redis-cli -h cart.shop.svc.clusterset.local incr visits\n  \
-         hansa demo status\n  \
-         hansa demo break gateway:rack-1/gateway-1    hansa demo heal gateway:rack-1/gateway-1\n  \
-         hansa demo break member:aws-eu               hansa demo heal member:aws-eu\n  \
-         hansa demo down"
-    );
+/// Prints the commands to try by hand.
+pub(super) fn by_hand(args: &DemoArgs, plan: &Plan, is_up: bool) {
+    let program = std::env::current_exe().unwrap_or_else(|_| "hansa".into());
+    println!("{}", by_hand::text(&program, args.dir.as_deref(), plan, is_up));
 }
 
 #[cfg(test)]
