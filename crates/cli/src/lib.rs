@@ -37,7 +37,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match cli.verb {
         // These make runtimes of their own, if any: threads must not exist before a namespace is
         // entered, and servers use more than one.
-        Verb::Demo(args) => return verb::demo::run(args),
+        Verb::Demo(args) => return verb::demo::run(args, &context.output),
         Verb::Lab(args) => return verb::lab::run(&args),
         Verb::Gateway(args) => verb::server::gateway(&args),
         Verb::Controller(args) => verb::server::controller(&args),

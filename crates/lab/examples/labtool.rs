@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.split_first() {
         Some((verb, rest)) if verb == "lab" => hansa_lab::tools::parse(rest).map(hansa_lab::tools::run),
-        Some((verb, rest)) if verb == "demo" => demo(rest).map(|args| hansa_lab::demo::run(&args)),
+        Some((verb, rest)) if verb == "demo" => demo(rest).and_then(|args| Ok(hansa_lab::demo::run(&args)?)),
         _ => Err(anyhow::anyhow!("labtool lab|demo …")),
     };
     result.unwrap_or_else(|e| {

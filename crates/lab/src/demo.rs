@@ -18,12 +18,14 @@ use crate::spec::{LabSpec, Links, NetMode, Plan, Sabotage};
 use crate::state::DemoState;
 use crate::{mode, steps};
 
-use trouble::Trouble;
+pub use trouble::Trouble;
 
 /// Exit code when a promise was not kept or something failed.
 const FAILED: u8 = 1;
 /// Exit code for a wrong command line.
 const USAGE: u8 = 64;
+/// Exit code after Ctrl-C, as of a shell.
+const INTERRUPTED: u8 = 130;
 /// Exit code when a program this needs is not installed.
 const MISSING: u8 = 3;
 
@@ -78,15 +80,11 @@ pub enum DemoCommand {
 }
 
 /// Runs the verb and returns the process's exit code.
-#[must_use]
-pub fn run(args: &DemoArgs) -> ExitCode {
-    match start(args) {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("hansa demo: {e:#}");
-            ExitCode::from(e.downcast_ref::<Trouble>().map_or(FAILED, |trouble| trouble.exit))
-        }
-    }
+///
+/// # Errors
+/// What could not be done, with what to do next; to be printed by the caller.
+pub fn run(args: &DemoArgs) -> Result<ExitCode, Trouble> {
+    start(args).map_err(|error| Trouble::of(error, args.dir.as_deref()))
 }
 
 fn start(args: &DemoArgs) -> Result<ExitCode> {
@@ -116,9 +114,9 @@ fn create(args: &DemoArgs, dir: &Path) -> Result<ExitCode> {
         println!("folder: {}", dir.display());
         let missing = mode::missing(mode);
         if !missing.is_empty() {
-            eprintln!("hansa demo: not installed: {}", missing.join(" "));
-            eprintln!("  apt-get install -y iproute2 nftables redis-server redis-tools curl util-linux");
-            return Ok(ExitCode::from(MISSING));
+            let cause = format!("not installed: {}", missing.join(" "));
+            let next = "apt-get install -y iproute2 nftables redis-server redis-tools curl util-linux";
+            return Err(Trouble { exit: MISSING, ..Trouble::new("demo", cause, next) }.into());
         }
     }
     mode::enter_new(mode, dir)?;
@@ -153,19 +151,18 @@ fn create(args: &DemoArgs, dir: &Path) -> Result<ExitCode> {
 /// The whole demo; whatever happens, nothing stays behind unless it was asked to.
 async fn whole(args: &DemoArgs, spec: LabSpec) -> Result<ExitCode> {
     let (dir, fallback) = (spec.dir.clone(), Plan::new(&spec.dir, spec.mode, 0));
-    let plan = DemoState::load(&dir)?.map_or(fallback, |state| state.plan);
     let judged = tokio::select! {
         report = judge(args, spec) => Some(report),
         () = interrupted() => None,
     };
+    let plan = DemoState::load(&dir)?.map_or(fallback, |state| state.plan);
     if args.keep && judged.is_some() {
         verbs::keep(&dir)?;
     } else {
         verbs::down(&dir).await?;
     }
     let Some(report) = judged else {
-        eprintln!("hansa demo: interrupted; everything is taken down");
-        return Ok(ExitCode::from(130));
+        return Ok(told_to_stop());
     };
     let text = serde_json::to_vec_pretty(&report)?;
     let own = dir.join("report.json");
@@ -185,6 +182,12 @@ async fn judge(args: &DemoArgs, spec: LabSpec) -> Report {
         Ok(lab) => steps::judge_all(&lab, &args.only).await,
         Err(e) => steps::not_up(mode.as_str(), seed, &args.only, &format!("{e:#}")),
     }
+}
+
+/// The end after Ctrl-C, with everything taken down.
+fn told_to_stop() -> ExitCode {
+    eprintln!("hansa demo: interrupted; everything is taken down");
+    ExitCode::from(INTERRUPTED)
 }
 
 async fn interrupted() {

@@ -5,11 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use hansa_core::code::cli;
 use hansa_lab::demo::{DemoArgs, DemoCommand};
 use hansa_lab::spec::{NetMode, Sabotage};
 
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+
 const AFTER: &str = "\
 Without a verb: bring three members up, judge every promise under load, take everything down.
+
+Exits with 1 if a promise was not kept, 3 if a program it needs is not installed, 130 after Ctrl-C.
 
 Examples:
   hansa demo                                      the whole story, ends with a table
@@ -80,7 +86,7 @@ enum Command {
     },
 }
 
-pub(crate) fn run(verb: DemoVerb) -> ExitCode {
+pub(crate) fn run(verb: DemoVerb, output: &Output) -> ExitCode {
     let command = match verb.command {
         None => DemoCommand::Run,
         Some(Command::Up) => DemoCommand::Up,
@@ -90,7 +96,7 @@ pub(crate) fn run(verb: DemoVerb) -> ExitCode {
         Some(Command::Heal { what }) => DemoCommand::Heal(what),
         Some(Command::Exec { member, command }) => DemoCommand::Exec { member, command },
     };
-    hansa_lab::demo::run(&DemoArgs {
+    let done = hansa_lab::demo::run(&DemoArgs {
         command,
         dir: verb.dir,
         report: verb.report,
@@ -101,5 +107,13 @@ pub(crate) fn run(verb: DemoVerb) -> ExitCode {
         hansa: verb.hansa,
         sabotage: verb.sabotage,
         ..DemoArgs::default()
+    });
+    done.unwrap_or_else(|trouble| {
+        let code = if trouble.is_usage() { cli::USAGE } else { cli::DEMO_FAILED };
+        let mut failure = Failure::new(Exit::Findings, code, trouble.object, trouble.cause);
+        failure.error.next = trouble.next;
+        output.failure(&failure);
+        // Its own codes: 3 is a missing program here.
+        ExitCode::from(trouble.exit)
     })
 }

@@ -24,5 +24,6 @@ codes! {
     VIP_SILENT = 7011, "virtual address does not accept connections", "the gateway is down, or no route leads to it", "hansa status; ip route get ADDRESS";
     HTTP_SILENT = 7012, "no HTTP answer through the whole path", "the endpoint accepts connections and does not answer HTTP", "look at the endpoint's own log";
     STILL_CONNECTED = 7014, "server is still connected", "only servers that are gone can be forgotten", "stop it, or hansa trust deny ID";
+    DEMO_FAILED = 7015, "demo could not do what was asked", "see the cause", "hansa demo status; hansa demo down";
     SERVER_FAILED = 7013, "server could not start or go on", "see the cause", "look at its log; hansa config check FILE";
 }

@@ -1,5 +1,5 @@
 //! What `hansa demo` says when it cannot do what was asked: the object, the cause, and the next command.
-//! Made by the verbs, printed by the demo; decides nothing.
+//! Made by the verbs, printed by the command line; decides nothing.
 
 use std::path::Path;
 
@@ -8,12 +8,15 @@ use super::{FAILED, USAGE};
 /// An error on its way to a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{object}: {cause}\n  next: {next}")]
-pub(super) struct Trouble {
-    object: String,
-    cause: String,
-    next: String,
+pub struct Trouble {
+    /// What it is about.
+    pub object: String,
+    /// What happened.
+    pub cause: String,
+    /// What to run or do next.
+    pub next: String,
     /// Exit code.
-    pub(super) exit: u8,
+    pub exit: u8,
 }
 
 impl Trouble {
@@ -25,6 +28,20 @@ impl Trouble {
     /// The command line asks for what there is not.
     pub(super) fn usage(object: &str, cause: impl Into<String>, next: impl Into<String>) -> Self {
         Self { exit: USAGE, ..Self::new(object, cause, next) }
+    }
+
+    /// Whatever an error is; one that is none of ours is about the demo in this folder.
+    pub(super) fn of(error: anyhow::Error, dir: Option<&Path>) -> Self {
+        error.downcast().unwrap_or_else(|other: anyhow::Error| {
+            let at = dir.map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
+            Self::new("demo", format!("{other:#}"), format!("hansa demo down{at}"))
+        })
+    }
+
+    /// Whether the command line asked for what there is not.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        self.exit == USAGE
     }
 
     /// A verb that needs a demo which is up.

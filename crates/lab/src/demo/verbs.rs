@@ -26,16 +26,13 @@ pub(super) async fn up(args: &DemoArgs, spec: LabSpec) -> Result<ExitCode> {
         anyhow::Ok(lab.plan)
     };
     let result = tokio::select! {
-        result = work => result,
-        () = super::interrupted() => Err(anyhow::anyhow!("interrupted")),
+        result = work => Some(result),
+        () = super::interrupted() => None,
     };
-    let plan = match result {
-        Ok(plan) => plan,
-        Err(e) => {
-            down(&dir).await?;
-            end_holder();
-            return Err(e);
-        }
+    let Some(Ok(plan)) = result else {
+        down(&dir).await?;
+        end_holder();
+        return result.map_or_else(|| Ok(super::told_to_stop()), |result| result.map(|_| ExitCode::SUCCESS));
     };
     keep(&dir)?;
     by_hand(args, &plan, true);
