@@ -55,7 +55,7 @@ impl std::str::FromStr for NetMode {
 pub enum Sabotage {
     /// No member gets a second gateway.
     NoSecondGateway,
-    /// rack-1 is joined with an altered invitation.
+    /// rack-1 is joined with an invitation that carries another bundle: `foreign-bundle.json` in the lab's folder.
     WrongBundle,
     /// A fault is never healed.
     NoHeal,

@@ -3,13 +3,19 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::SystemTime;
 
+use hansa_identity::ca::{Ca, CaOptions};
 use hansa_lab::report::{Report, StepReport};
+
+fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("hansa-{name}-{}", std::process::id()))
+}
 
 /// Runs the demo in a folder of its own and takes it down, whatever comes of it.
 fn demo(name: &str, only: &str, sabotage: &str) -> Run {
     crate::needs_root();
-    let dir = std::env::temp_dir().join(format!("hansa-{name}-{}", std::process::id()));
+    let dir = folder(name);
     let report = dir.with_extension("json");
     let run = |words: &[&str]| {
         let mut command = Command::new(crate::binary());
@@ -71,11 +77,16 @@ fn without_a_second_gateway_a_killed_one_is_missed() {
 }
 
 #[test]
-fn an_altered_invitation_joins_nobody() {
+fn an_invitation_with_a_foreign_bundle_joins_nobody() {
+    // A sound root of the very trust domain, but not the one that the inviting member has.
+    let domain = "aws-eu.demo.hansa.dev".parse().unwrap();
+    let ca = Ca::create(domain, CaOptions::default(), SystemTime::now()).unwrap();
+    std::fs::create_dir_all(folder("altered")).unwrap();
+    std::fs::write(folder("altered").join("foreign-bundle.json"), ca.bundle().to_json()).unwrap();
     let run = demo("altered", "http", "wrong-bundle");
     kept(&run, "up");
-    broken(&run, "join", "peer");
-    broken(&run, "http", "not judged");
+    broken(&run, "join", "HNS-3003 spiffe://aws-eu.demo.hansa.dev/hansa/gateway/");
+    broken(&run, "http", "not judged: the members are not joined");
 }
 
 #[test]
@@ -85,7 +96,7 @@ fn a_wrong_target_port_is_seen_by_every_client() {
     kept(&run, "join");
     broken(&run, "names", "one export serves in gcp-eu never");
     broken(&run, "http", "aws-eu: new");
-    broken(&run, "tcp", "rack-1");
+    broken(&run, "tcp", "rack-1: INCR");
     broken(&run, "udp", "no echo");
     broken(&run, "headless", "0 of 3 pods by name");
     broken(&run, "explain", "then nobody answered");

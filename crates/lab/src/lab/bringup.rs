@@ -7,7 +7,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::try_join_all;
+use sha2::{Digest as _, Sha256};
 
 use super::{Lab, Member};
 use crate::config::{self, Files};
@@ -40,10 +43,10 @@ impl Lab {
             links: None,
             kept: false,
             broken: Vec::new(),
+            lacking: None,
             members,
         };
         state.save()?;
-            lacking: None,
         let lab = Self { spec, plan, begun, state: Mutex::new(state) };
         if lab.mode().has_namespaces() {
             lab.say("network: namespaces, switches, the filter between members");
@@ -57,9 +60,6 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Joins every pair of members by invitation.
-    ///
-    /// # Errors
     /// Writes down and says what this machine's filter lacks.
     fn lacks(&self, lacking: Option<&'static str>) -> Result<()> {
         if let Some(what) = lacking {
@@ -71,6 +71,9 @@ impl Lab {
         Ok(())
     }
 
+    /// Joins every pair of members by invitation.
+    ///
+    /// # Errors
     /// When an invitation is not made or not taken.
     pub async fn join(&self) -> Result<()> {
         let ids = &self.spec.members;
@@ -82,7 +85,7 @@ impl Lab {
                 self.say(&format!("join: {a} invites {b}"));
                 self.member(*a).hansa(&["peer", "invite", "--name", b.as_str(), "--out", &path]).await?;
                 if *b == MemberId::Rack1 && self.spec.has(Sabotage::WrongBundle) {
-                    spoil(&token)?;
+                    foreign(&self.spec.dir, &token)?;
                 }
                 self.member(*b).hansa(&["peer", "join", &path]).await?;
             }
@@ -214,14 +217,18 @@ fn private(dir: &Path) -> Result<()> {
         .with_context(|| dir.display().to_string())
 }
 
-/// Changes a character in the middle of an invitation.
-fn spoil(token: &Path) -> Result<()> {
-    let mut bytes = std::fs::read(token)?;
-    let middle = bytes.len() / 2;
-    if let Some(byte) = bytes.get_mut(middle) {
-        *byte = if *byte == b'A' { b'B' } else { b'A' };
-    }
-    std::fs::write(token, bytes).context("spoiling an invitation")
+/// Puts another bundle, from `foreign-bundle.json` of the lab's folder, in an invitation that is else as it was.
+fn foreign(dir: &Path, token: &Path) -> Result<()> {
+    let bundle = std::fs::read_to_string(dir.join("foreign-bundle.json")).context("a foreign bundle")?;
+    let text = std::fs::read_to_string(token)?;
+    let mut parts = text.trim().split('.');
+    let (Some(version), Some(body)) = (parts.next(), parts.next()) else { bail!("no invitation") };
+    let mut content: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body)?)?;
+    *content.get_mut("bundle").context("an invitation without a bundle")? = bundle.into();
+    let body = URL_SAFE_NO_PAD.encode(content.to_string());
+    let sum = Sha256::digest(body.as_bytes());
+    let sum = URL_SAFE_NO_PAD.encode(sum.get(..8).context("a checksum")?);
+    std::fs::write(token, format!("{version}.{body}.{sum}\n")).context("altering an invitation")
 }
 
 /// What `demo.json` says of a member before anything runs.
