@@ -98,6 +98,11 @@ impl Proc {
         }
     }
 
+    /// What Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
     /// Lets it do nothing, as on a machine that is much too busy, or go on.
     pub fn pause(&self, on: bool) {
         self.signal(if on { Signal::STOP } else { Signal::CONT });

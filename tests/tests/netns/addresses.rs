@@ -23,7 +23,7 @@ async fn a_gateway_that_was_only_slow_has_its_addresses_again() {
 }
 
 /// Two joined members, and the story that is told in them.
-async fn two_members(name: &str, story: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
+pub(crate) async fn two_members(name: &str, story: impl AsyncFnOnce(&Lab) -> anyhow::Result<()>) {
     crate::needs_root();
     let dir = std::env::temp_dir().join(format!("hansa-{name}-{}", std::process::id()));
     let spec = LabSpec {

@@ -1,12 +1,15 @@
-//! What needs root and network namespaces: the network of a lab, a gateway's addresses when it dies, and each
-//! promise of the demo broken on purpose. Run one at a time by `make test RING=netns`; without root every test
-//! fails and says what to do. `ok:true` without a break is what the demo ring shows for every step.
+//! What needs root and network namespaces: the network of a lab, what is seen on its links, a gateway's addresses
+//! when it dies, what a demo leaves behind, and each promise of the demo broken on purpose. Run one at a time by
+//! `make test RING=netns`; without root every test fails and says what to do. `ok:true` without a break is what
+//! the demo ring shows for every step.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod addresses;
 mod broken;
+mod capture;
 mod check;
+mod contract;
 mod neighbours;
 mod network;
 
