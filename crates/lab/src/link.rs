@@ -1,10 +1,11 @@
 //! The links between members where there are no namespaces: a forwarder in front of every gateway, which can
-//! drop what comes from or goes to a member, or all UDP. Run as `hansa lab link`, one process for a lab.
+//! drop what comes from or goes to a member, or all UDP, or make the way of UDP long and lossy. Run as `hansa lab link`, one process for a lab.
 
 mod control;
 mod owner;
 mod tcp;
 mod udp;
+mod wan;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::spec::{MemberId, Plan};
 use crate::state::DemoState;
 
 pub use control::{Answer, Order, ask};
+pub use wan::Wan;
 
 /// Arguments of the forwarder.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct Closed {
     pub cut: Vec<MemberId>,
     /// Whether UDP is blocked.
     pub udp: bool,
+    /// How long and lossy the way of what passes is.
+    pub wan: Wan,
 }
 
 /// A transport protocol.
@@ -52,6 +56,7 @@ pub(crate) struct Links {
     blocked: Tally,
     udp: Tally,
     tcp: Tally,
+    lost: Tally,
 }
 
 #[derive(Default)]
@@ -92,12 +97,25 @@ impl Links {
         true
     }
 
+    /// How long and lossy the way is.
+    pub(crate) fn wan(&self) -> Wan {
+        self.closed.borrow().wan
+    }
+
+    /// Counts a datagram that did not arrive.
+    pub(crate) fn lost(&self, sent: bool, bytes: usize) {
+        if !sent {
+            self.lost.add(bytes);
+        }
+    }
+
     /// The counter of that name, as in the filter of a lab with namespaces.
     pub(crate) fn counter(&self, name: &str) -> Option<Count> {
         let tally = match name {
             "tunnel_udp" => &self.udp,
             "tunnel_tcp" => &self.tcp,
             "blocked" => &self.blocked,
+            "lost" => &self.lost,
             _ => self.cut.get(name.strip_prefix("cut")?.parse::<usize>().ok()?)?,
         };
         Some(tally.read())
@@ -155,6 +173,7 @@ pub async fn run(args: LinkArgs) -> Result<()> {
         blocked: Tally::default(),
         udp: Tally::default(),
         tcp: Tally::default(),
+        lost: Tally::default(),
     });
     let mut tasks = tokio::task::JoinSet::new();
     for id in state.members.keys() {

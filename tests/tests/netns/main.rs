@@ -12,6 +12,7 @@ mod check;
 mod contract;
 mod neighbours;
 mod network;
+mod wan;
 
 use std::path::PathBuf;
 

@@ -210,7 +210,7 @@ impl Lab {
             Order::Cut(id, true) => rules::cut(&self.plan, id).await,
             Order::Cut(id, false) => rules::uncut(&self.plan, id).await,
             Order::Udp(on) => rules::block_udp(&self.plan, on).await,
-            Order::Count(_) => Ok(()),
+            Order::Wan(_) | Order::Count(_) => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Closed, Links};
+use super::{Closed, Links, Wan};
 use crate::spec::MemberId;
 
 /// An order to the links.
@@ -20,6 +20,8 @@ pub enum Order {
     Cut(MemberId, bool),
     /// Blocks UDP, or ends that.
     Udp(bool),
+    /// Makes the way of UDP long and lossy; TCP stays as it is.
+    Wan(Wan),
     /// Reads a counter.
     Count(String),
 }
@@ -62,6 +64,7 @@ async fn answer(links: &Links, stream: UnixStream) -> Result<()> {
             }
         }),
         Order::Udp(on) => links.closed.send_modify(|closed| closed.udp = on),
+        Order::Wan(wan) => links.closed.send_modify(|closed| closed.wan = wan),
         Order::Count(name) => count = links.counter(&name).map(|c| (c.packets, c.bytes)),
     }
     let answer = Answer { closed: links.closed.borrow().clone(), count };
