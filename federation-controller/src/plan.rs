@@ -122,6 +122,8 @@ fn service_import(view: &View, import: &Import, stamp: &mut Stamp<'_>) -> Servic
                 }
                 .to_owned(),
             ),
+            internal_traffic_policy: Some(format!("{:?}", import.traffic.internal)),
+            traffic_distribution: import.traffic.distribution.clone(),
         },
         status: ServiceImportStatus {
             clusters: clusters.collect(),

@@ -48,13 +48,19 @@ async fn a_name_is_published_after_the_gateway_listens_and_withdrawn_before_it_s
     dns.until("an open zone", |_| true).await;
 
     gateway.stuck_at.store(member.state.feeds.routes().position().version, Ordering::SeqCst);
-    member.publish("web.yaml", &export("web", ""));
+    let traffic = "spec: {internalTrafficPolicy: Local, trafficDistribution: PreferClose, ports";
+    member.publish("web.yaml", &export("web", "").replace("spec: {ports", traffic));
     let table = gateway.until("the route", |t| t.services.contains_key(&name("shop/web"))).await;
     assert_eq!(table.services[&name("shop/web")].vips.values().flatten().count(), 2);
     member.until("the import", |s| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.len() == 1)).await;
     assert!(dns.zone.borrow().as_ref().unwrap().services.is_empty(), "nobody listens yet");
     let imports = member.get("/v1/serviceimports").await;
     assert_eq!(imports[0]["status"]["conditions"][0]["reason"], "Pending");
+    let spec = &imports[0]["spec"];
+    assert_eq!(
+        (spec["internalTrafficPolicy"].as_str(), spec["trafficDistribution"].as_str()),
+        (Some("Local"), Some("PreferClose"))
+    );
 
     gateway.stuck_at.store(0, Ordering::SeqCst);
     let bound_version = member.state.feeds.routes().position().version;

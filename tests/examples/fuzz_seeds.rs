@@ -229,6 +229,7 @@ fn sample() -> Result<Catalog> {
             kind,
             ports: vec![port("http", Protocol::Tcp, 80)?, port("dns", Protocol::Udp, 53)?],
             affinity: Affinity::ClientIp { timeout_seconds: 60 },
+            traffic: Default::default(),
             labels: BTreeMap::from([("team".into(), "shop".into())]),
             annotations: BTreeMap::new(),
             endpoints: vec![EndpointCount { locality: "aws/eu/a".parse()?, ready: 2, total: 3 }],

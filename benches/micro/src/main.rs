@@ -81,6 +81,7 @@ fn pick(n: usize) {
         kind: ServiceType::ClusterSetIP,
         ports: ports(),
         affinity: Affinity::None,
+        traffic: Default::default(),
         vips: BTreeMap::new(),
         clusters: (0..CLUSTERS)
             .map(|c| (cluster(c), Candidate { ports: BTreeSet::from([PORT]), endpoints: endpoints(c) }))

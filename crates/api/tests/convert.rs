@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use hansa_api::convert::{self, Object, Settings};
-use hansa_core::catalog::{Protocol, ServiceType};
+use hansa_core::catalog::{InternalTraffic, Protocol, ServiceType, Traffic};
 use hansa_core::code::manifest;
 
 const SHOP: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: {name: checkout, namespace: shop}
-spec: {ports: [{name: http, port: 80, targetPort: 8080}, {name: dns, port: 80, protocol: UDP}]}
+spec:
+  internalTrafficPolicy: Local
+  trafficDistribution: PreferClose
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: dns, port: 80, protocol: UDP}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -47,6 +50,8 @@ fn an_export_with_endpoints() {
     assert_eq!(value.kind, ServiceType::ClusterSetIP);
     assert_eq!(value.created, 1_767_323_045_000);
     assert_eq!(value.ports.len(), 2);
+    let wanted = Traffic { internal: InternalTraffic::Local, distribution: Some("PreferClose".into()) };
+    assert_eq!(value.traffic, wanted);
     assert_eq!(value.ready(), 1);
     assert_eq!(value.endpoints.iter().map(|e| e.total).sum::<u32>(), 2);
     assert_eq!(local.endpoints[0].locality.to_string(), "aws/eu/a");

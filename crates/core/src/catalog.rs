@@ -87,6 +87,30 @@ pub enum Affinity {
     },
 }
 
+/// Where traffic from inside a cluster may go (core/v1 `internalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum InternalTraffic {
+    /// Any endpoint.
+    #[default]
+    Cluster,
+    /// Endpoints of the caller's own node.
+    Local,
+}
+
+/// What a Service says of its traffic. Carried, merged and shown; routes are chosen by locality alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Traffic {
+    /// `internalTrafficPolicy`.
+    pub internal: InternalTraffic,
+    /// `trafficDistribution`, as `PreferSameZone`.
+    pub distribution: Option<String>,
+}
+
+/// Whether a text can be a `trafficDistribution`, or none: the API knows words like `PreferClose`.
+pub fn is_distribution(text: &str) -> bool {
+    text.len() <= 63 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 /// How many endpoints there are at one place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EndpointCount {
@@ -121,6 +145,8 @@ pub struct Export {
     pub ports: Vec<Port>,
     /// Session affinity.
     pub affinity: Affinity,
+    /// Its traffic policy and distribution.
+    pub traffic: Traffic,
     /// Labels the export asks to publish (`spec.exportedLabels`).
     pub labels: BTreeMap<String, String>,
     /// Annotations the export asks to publish (`spec.exportedAnnotations`).

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
-use crate::catalog::{Affinity, EndpointCount, GatewayInfo, Host, LocalService, Port, Protocol, ServiceType};
+use crate::catalog::{
+    Affinity, EndpointCount, GatewayInfo, Host, LocalService, Port, Protocol, ServiceType, Traffic,
+};
 use crate::locality::Locality;
 use crate::merge::Conflict;
 use crate::name::{ClusterId, Label, NodeId, ServiceName};
@@ -35,6 +37,8 @@ pub struct Import {
     pub ports: Vec<Port>,
     /// From the oldest export.
     pub affinity: Affinity,
+    /// From the oldest export, each by itself.
+    pub traffic: Traffic,
     /// Labels of the oldest export.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the oldest export.

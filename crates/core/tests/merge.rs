@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hansa_core::catalog::{
-    Affinity, Catalog, ClusterInfo, EndpointCount, Export, Port, Protocol, ServiceType,
+    Affinity, Catalog, ClusterInfo, EndpointCount, Export, InternalTraffic, Port, Protocol, ServiceType,
+    Traffic,
 };
 use hansa_core::merge::{ConflictReason, merge};
 use hansa_core::name::ServiceName;
@@ -54,6 +55,7 @@ prop_compose! {
             kind: if headless { ServiceType::Headless } else { ServiceType::ClusterSetIP },
             ports: unique(ports),
             affinity: if timeout == 0 { Affinity::None } else { Affinity::ClientIp { timeout_seconds: timeout } },
+            traffic: Traffic::default(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             endpoints: vec![EndpointCount { locality: "aws/eu/a".parse().unwrap(), ready, total: ready }],
@@ -134,6 +136,7 @@ fn conflicts_name_both_sides() {
             port: 80,
         }],
         affinity: Affinity::None,
+        traffic: Traffic::default(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         endpoints: vec![],
@@ -167,6 +170,7 @@ fn a_conflict_names_what_differs_and_is_short_however_long_the_values_are() {
         kind: ServiceType::ClusterSetIP,
         ports: Vec::new(),
         affinity: Affinity::None,
+        traffic: Traffic::default(),
         annotations: labels.clone(),
         labels,
         endpoints: Vec::new(),
@@ -184,4 +188,39 @@ fn a_conflict_names_what_differs_and_is_short_however_long_the_values_are() {
     for conflict in &merge(&long).imports[&"shop/a".parse().unwrap()].conflicts {
         assert!(conflict.detail.chars().count() <= 300, "{}", conflict.detail.chars().count());
     }
+}
+
+#[test]
+fn traffic_is_that_of_the_oldest_and_differences_are_conflicts() {
+    let export = |created, internal, distribution: Option<&str>| Export {
+        service: "shop/a".parse().unwrap(),
+        created,
+        kind: ServiceType::ClusterSetIP,
+        ports: Vec::new(),
+        affinity: Affinity::None,
+        traffic: Traffic { internal, distribution: distribution.map(str::to_owned) },
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        endpoints: Vec::new(),
+        hosts: Vec::new(),
+    };
+    let old = export(1, InternalTraffic::Cluster, Some("PreferClose"));
+    let new = export(2, InternalTraffic::Local, None);
+    let mesh = merge(&[catalog(2, vec![new]), catalog(1, vec![old.clone()])]);
+    let import = &mesh.imports[&"shop/a".parse().unwrap()];
+    assert_eq!(import.traffic, old.traffic);
+    let found: Vec<_> = import.conflicts.iter().map(|c| (c.reason, c.detail.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            (
+                ConflictReason::InternalTrafficPolicyConflict,
+                "internalTrafficPolicy is Local, the oldest export has Cluster"
+            ),
+            (
+                ConflictReason::TrafficDistributionConflict,
+                "trafficDistribution is not set, the oldest export has PreferClose"
+            ),
+        ]
+    );
 }

@@ -81,11 +81,17 @@ fn texts() -> impl Strategy<Value = BTreeMap<String, String>> {
     btree_map("[a-z./]{1,8}", ".{0,12}", 0..3)
 }
 
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let internal = prop_oneof![Just(InternalTraffic::Cluster), Just(InternalTraffic::Local)];
+    (internal, option::of("[A-Za-z0-9]{1,12}"))
+        .prop_map(|(internal, distribution)| Traffic { internal, distribution })
+}
+
 fn export() -> impl Strategy<Value = Export> {
-    let one = (service(), any::<u64>(), kind(), vec(port(), 0..4), affinity());
+    let one = (service(), any::<u64>(), kind(), vec(port(), 0..4), (affinity(), traffic()));
     (one, texts(), texts(), counts(), hosts()).prop_map(|(one, labels, annotations, endpoints, hosts)| {
-        let (service, created, kind, ports, affinity) = one;
-        Export { service, created, kind, ports, affinity, labels, annotations, endpoints, hosts }
+        let (service, created, kind, ports, (affinity, traffic)) = one;
+        Export { service, created, kind, ports, affinity, traffic, labels, annotations, endpoints, hosts }
     })
 }
 

@@ -104,6 +104,7 @@ fn what_cannot_be_bound_is_no_name_and_hidden_exports_are_no_rows() {
         kind: ServiceType::ClusterSetIP,
         ports: Vec::new(),
         affinity: hansa_core::catalog::Affinity::None,
+        traffic: Default::default(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         endpoints: Vec::new(),

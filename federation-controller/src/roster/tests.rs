@@ -50,6 +50,7 @@ fn catalog(name: &str, ca: &Ca, exports: usize) -> Catalog {
         kind: ServiceType::ClusterSetIP,
         ports: Vec::new(),
         affinity: Affinity::None,
+        traffic: Default::default(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         endpoints: Vec::new(),

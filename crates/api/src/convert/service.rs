@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use hansa_core::Millis;
 use hansa_core::catalog::{
-    Affinity, EndpointCount, Export, Host, LocalEndpoint, LocalService, Port, Protocol, ServiceType,
-    TargetPort,
+    Affinity, EndpointCount, Export, Host, InternalTraffic, LocalEndpoint, LocalService, Port, Protocol,
+    ServiceType, TargetPort, Traffic, is_distribution,
 };
 use hansa_core::locality::Locality;
 use hansa_core::name::{ClusterId, Label, PortName, ServiceName};
@@ -70,6 +70,7 @@ pub fn export(
         kind,
         ports,
         affinity: affinity(spec),
+        traffic: traffic(spec, &mut left_out),
         labels: export.spec.exported_labels.clone(),
         annotations: export.spec.exported_annotations.clone(),
         endpoints: counts(&local.endpoints),
@@ -93,6 +94,22 @@ fn affinity(spec: &ServiceSpec) -> Affinity {
     // 10,800 s is the default of the Service API.
     let seconds = config.and_then(|c| c.timeout_seconds).unwrap_or(10_800);
     Affinity::ClientIp { timeout_seconds: u32::try_from(seconds).unwrap_or(10_800) }
+}
+
+fn traffic(spec: &ServiceSpec, left_out: &mut Vec<String>) -> Traffic {
+    let internal = match spec.internal_traffic_policy.as_deref() {
+        Some("Local") => InternalTraffic::Local,
+        _ => InternalTraffic::Cluster,
+    };
+    let word = spec.traffic_distribution.clone().filter(|word| !word.is_empty());
+    let distribution = word.filter(|word| {
+        let known = is_distribution(word);
+        if !known {
+            left_out.push("trafficDistribution is no word of the API".to_owned());
+        }
+        known
+    });
+    Traffic { internal, distribution }
 }
 
 fn export_to(export: &ServiceExport) -> Result<Option<BTreeSet<ClusterId>>, Invalid> {

@@ -80,6 +80,12 @@ pub struct ServiceImportSpec {
     /// `None` or `ClientIP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<String>,
+    /// `Cluster` or `Local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_traffic_policy: Option<String>,
+    /// `PreferSameZone`, `PreferSameNode` or `PreferClose`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<String>,
     /// Families in the order of `ips`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ip_families: Vec<String>,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use hansa_core::catalog::{Catalog, ClusterInfo, Export, GatewayInfo};
+use hansa_core::catalog::{self, Catalog, ClusterInfo, Export, GatewayInfo, InternalTraffic, Traffic};
 use hansa_core::name::{NodeId, ServiceName};
 
 use super::{Apply, Reason, Rows, decode, encode, parse, parts, same_key};
@@ -57,6 +57,8 @@ fn export_to(export: &Export) -> pb::ExportRow {
         annotations: export.annotations.clone(),
         endpoints: parts::counts_to(&export.endpoints),
         hosts: parts::hosts_to(&export.hosts),
+        internal_traffic_local: export.traffic.internal == InternalTraffic::Local,
+        traffic_distribution: export.traffic.distribution.clone().unwrap_or_default(),
     }
 }
 
@@ -67,11 +69,20 @@ fn export(row: pb::ExportRow) -> Result<Export, Reason> {
         kind: parts::kind(row.kind)?,
         ports: parts::ports(row.ports)?,
         affinity: parts::affinity(row.client_ip_seconds),
+        traffic: traffic(row.internal_traffic_local, row.traffic_distribution)?,
         labels: parts::texts(row.labels)?,
         annotations: parts::texts(row.annotations)?,
         endpoints: parts::counts(&row.endpoints)?,
         hosts: parts::hosts(&row.hosts)?,
     })
+}
+
+fn traffic(local: bool, distribution: String) -> Result<Traffic, Reason> {
+    if !catalog::is_distribution(&distribution) {
+        return Err(Reason::new("trafficDistribution is no short word"));
+    }
+    let internal = if local { InternalTraffic::Local } else { InternalTraffic::Cluster };
+    Ok(Traffic { internal, distribution: (!distribution.is_empty()).then_some(distribution) })
 }
 
 /// A catalog as its rows come in.

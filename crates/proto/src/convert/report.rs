@@ -210,6 +210,9 @@ fn conflict(wire: pb::Conflict) -> Option<ServiceConflict> {
         "SessionAffinityConfigConflict" => ConflictReason::SessionAffinityConfigConflict,
         "LabelsConflict" => ConflictReason::LabelsConflict,
         "AnnotationsConflict" => ConflictReason::AnnotationsConflict,
+        "InternalTrafficPolicyConflict" => ConflictReason::InternalTrafficPolicyConflict,
+        "TrafficDistributionConflict" => ConflictReason::TrafficDistributionConflict,
+        "IPFamilyConflict" => ConflictReason::IPFamilyConflict,
         _ => return None,
     };
     let service = ServiceName::new(&wire.namespace, &wire.name).ok()?;
