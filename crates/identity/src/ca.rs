@@ -3,6 +3,7 @@
 //! Held by the controller alone. Signs only for an id that its caller took from an enrolment or a
 //! current leaf, never for what a request asks. The steps of a root rotation are in `rotate`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -91,6 +92,8 @@ impl From<rcgen::Error> for CaError {
 pub(crate) struct SigningRoot {
     pub(crate) root: Root,
     pub(crate) key: KeyPair,
+    /// The longest life of a leaf it may have signed.
+    pub(crate) longest: Duration,
 }
 
 /// A root that is published but does not sign yet.
@@ -103,6 +106,8 @@ pub(crate) struct NextRoot {
 pub(crate) struct RetiredRoot {
     pub(crate) root: Root,
     pub(crate) since: SystemTime,
+    /// The longest life of a leaf it may have signed.
+    pub(crate) longest: Duration,
 }
 
 /// The certificate authority of one trust domain.
@@ -113,6 +118,7 @@ pub struct Ca {
     pub(crate) active: SigningRoot,
     pub(crate) next: Option<NextRoot>,
     pub(crate) retired: Vec<RetiredRoot>,
+    denied: BTreeSet<String>,
 }
 
 impl fmt::Debug for Ca {
@@ -130,7 +136,14 @@ impl Ca {
     /// a loss does not start below what its peers have seen.
     pub fn create(domain: TrustDomain, options: CaOptions, now: SystemTime) -> Result<Self, CaError> {
         let active = new_root(&domain, &options, now)?;
-        Ok(Self { domain, options, sequence: cert::unix(now), active, next: None, retired: Vec::new() })
+        Ok(Self::around(domain, options, active, now))
+    }
+
+    fn around(domain: TrustDomain, options: CaOptions, active: SigningRoot, now: SystemTime) -> Self {
+        let (sequence, denied) = (cert::unix(now), BTreeSet::new());
+        let mut ca = Self { domain, options, sequence, active, next: None, retired: Vec::new(), denied };
+        ca.lives();
+        ca
     }
 
     /// A CA around a root made elsewhere: certificate and PKCS#8 P-256 key, both as PEM.
@@ -141,7 +154,7 @@ impl Ca {
         now: SystemTime,
     ) -> Result<Self, CaError> {
         let active = read_root(&domain, pem.0, pem.1)?;
-        Ok(Self { domain, options, sequence: cert::unix(now), active, next: None, retired: Vec::new() })
+        Ok(Self::around(domain, options, active, now))
     }
 
     /// The trust domain it signs for.
@@ -154,12 +167,31 @@ impl Ca {
         &self.options
     }
 
-    /// Changes lives and hints for what is made from now on.
-    pub fn set_options(&mut self, options: CaOptions) {
+    /// Changes lives and hints for what is made from now on. True: the state must be saved before
+    /// anything is signed, because leaves live longer than any before.
+    pub fn set_options(&mut self, options: CaOptions) -> bool {
         if self.options.refresh_hint != options.refresh_hint {
             self.sequence += 1;
         }
         self.options = options;
+        self.lives()
+    }
+
+    /// Remembers the longest life that the active root signs. True: it is longer than before.
+    pub(crate) fn lives(&mut self) -> bool {
+        let before = self.active.longest;
+        self.active.longest = before.max(self.options.leaf_life);
+        self.active.longest > before
+    }
+
+    /// The deny list as texts, readable or not. Kept here so that a lost store lets nobody back in.
+    pub fn denied(&self) -> &BTreeSet<String> {
+        &self.denied
+    }
+
+    /// Puts another deny list in the place of the kept one; the caller saves the state.
+    pub fn set_denied(&mut self, denied: BTreeSet<String>) {
+        self.denied = denied;
     }
 
     /// The root that signs.
@@ -240,6 +272,9 @@ impl Ca {
             certificate: pem_of(signing.root.der()),
             key: signing.key.serialize_pem(),
         };
+        let next = self.next.iter().map(|next| &next.signing);
+        let signing = std::iter::once(&self.active).chain(next).map(|s| (&s.root, s.longest));
+        let lives = signing.chain(self.retired.iter().map(|old| (&old.root, old.longest)));
         let state = State {
             version: 1,
             trust_domain: self.domain.clone(),
@@ -248,6 +283,10 @@ impl Ca {
             active: pair(&self.active),
             next: self.next.as_ref().map(|next| (pair(&next.signing), cert::unix(next.published))),
             retired: self.retired.iter().map(|old| (pem_of(old.root.der()), cert::unix(old.since))).collect(),
+            longest_lives: lives
+                .map(|(root, life)| (root.fingerprint().to_string(), life.as_secs()))
+                .collect(),
+            denied: self.denied.clone(),
         };
         serde_json::to_string(&state).map_err(|e| CaError::State(e.to_string()))
     }
@@ -260,7 +299,12 @@ impl Ca {
         }
         let domain = state.trust_domain;
         let seconds = |unix: u64| cert::time_of(i64::try_from(unix).unwrap_or(i64::MAX));
-        let active = read_root(&domain, &state.active.certificate, &state.active.key)?;
+        // Where nothing is kept, the life in force when the state was written is the best known.
+        let lives = state.longest_lives;
+        let known = |root: &Root| lives.get(&root.fingerprint().to_string()).map(|s| Duration::from_secs(*s));
+        let longest = |root: &Root| known(root).unwrap_or(state.options.leaf_life);
+        let mut active = read_root(&domain, &state.active.certificate, &state.active.key)?;
+        active.longest = longest(&active.root);
         let mut next = None;
         if let Some((pair, published)) = state.next {
             let signing = read_root(&domain, &pair.certificate, &pair.key)?;
@@ -268,9 +312,11 @@ impl Ca {
         }
         let mut retired = Vec::new();
         for (pem, since) in state.retired {
-            retired.push(RetiredRoot { root: root_from_pem(&domain, &pem)?, since: seconds(since) });
+            let root = root_from_pem(&domain, &pem)?;
+            retired.push(RetiredRoot { longest: longest(&root), root, since: seconds(since) });
         }
-        Ok(Self { domain, options: state.options, sequence: state.sequence, active, next, retired })
+        let (options, sequence, denied) = (state.options, state.sequence, state.denied);
+        Ok(Self { domain, options, sequence, active, next, retired, denied })
     }
 
     /// Writes the state to a file with mode 0600, all or nothing.
@@ -301,6 +347,11 @@ struct State {
     active: StatePair,
     next: Option<(StatePair, u64)>,
     retired: Vec<(String, u64)>,
+    /// By root, in seconds.
+    #[serde(default)]
+    longest_lives: BTreeMap<String, u64>,
+    #[serde(default)]
+    denied: BTreeSet<String>,
 }
 
 /// Makes a self-signed P-256 root that carries the id of its trust domain.
@@ -323,7 +374,7 @@ pub(crate) fn new_root(
     params.not_after = date(now + options.root_life)?;
     let made = params.self_signed(&key)?;
     let root = Root::parse(domain, made.der()).map_err(|why| CaError::Making(why.to_owned()))?;
-    Ok(SigningRoot { root, key })
+    Ok(SigningRoot { root, key, longest: Duration::ZERO })
 }
 
 pub(crate) fn pem_of(der: &[u8]) -> String {
@@ -352,7 +403,7 @@ fn read_root(domain: &TrustDomain, certificate: &str, key: &str) -> Result<Signi
         let print: Fingerprint = root.fingerprint();
         return Err(CaError::State(format!("the key does not belong to root {print}")));
     }
-    Ok(SigningRoot { root, key })
+    Ok(SigningRoot { root, key, longest: Duration::ZERO })
 }
 
 /// The key of the request must be an uncompressed P-256 point: the signature algorithm alone does

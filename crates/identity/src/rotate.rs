@@ -107,7 +107,8 @@ impl Ca {
             return Err(refusal);
         }
         let old = std::mem::replace(&mut self.active, next.signing);
-        self.retired.push(RetiredRoot { root: old.root, since: now });
+        self.retired.push(RetiredRoot { root: old.root, since: now, longest: old.longest });
+        self.lives();
         Ok(self.active.root.fingerprint())
     }
 
@@ -138,8 +139,10 @@ impl Ca {
         let index = found.ok_or(RotateRefusal::Unknown(root))?;
         if !consent.force {
             let since = now.duration_since(self.retired[index].since).unwrap_or_default();
-            if since < self.options.leaf_life {
-                return Err(RotateRefusal::LeavesLive(self.options.leaf_life - since));
+            // Not the life in force today: it may have been longer when this root signed.
+            let longest = self.retired[index].longest;
+            if since < longest {
+                return Err(RotateRefusal::LeavesLive(longest - since));
             }
             if !consent.acknowledged {
                 return Err(RotateRefusal::NotAcknowledged);

@@ -136,6 +136,54 @@ fn an_old_root_stays_until_acknowledged_and_its_leaves_are_gone() {
 }
 
 #[test]
+fn an_old_root_stays_for_the_longest_life_it_ever_signed() {
+    let mut a = Member::new("a");
+    let old = a.ca.active_root().fingerprint();
+    let life = |ca: &Ca, leaf_life| CaOptions { leaf_life, ..*ca.options() };
+    assert!(a.ca.set_options(life(&a.ca, 720 * HOUR)), "longer than any before: to be saved");
+    // Lowered, with a restart between.
+    let mut ca = Ca::from_state(&a.ca.to_state().unwrap()).unwrap();
+    assert!(!ca.set_options(life(&ca, HOUR)));
+    let start = now();
+    ca.prepare_next(start).unwrap();
+    ca.activate_next(start, ACKNOWLEDGED).unwrap();
+    let mut ca = Ca::from_state(&ca.to_state().unwrap()).unwrap();
+    let early = ca.retire(old, start + 2 * HOUR, ACKNOWLEDGED);
+    let Err(RotateRefusal::LeavesLive(left)) = early else { panic!("{early:?}") };
+    assert!(left > 717 * HOUR && left <= 718 * HOUR, "{left:?}");
+    // The new root has signed for an hour alone.
+    let second = ca.active_root().fingerprint();
+    ca.prepare_next(start).unwrap();
+    ca.activate_next(start, ACKNOWLEDGED).unwrap();
+    ca.retire(second, start + 2 * HOUR, ACKNOWLEDGED).unwrap();
+    ca.retire(old, start + 721 * HOUR, ACKNOWLEDGED).unwrap();
+}
+
+#[test]
+fn a_state_without_lives_counts_the_life_it_was_written_with() {
+    let mut a = Member::new("a");
+    a.ca.prepare_next(now()).unwrap();
+    let old = a.ca.active_root().fingerprint();
+    a.ca.activate_next(now(), ACKNOWLEDGED).unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&a.ca.to_state().unwrap()).unwrap();
+    let fields = state.as_object_mut().unwrap();
+    fields.remove("longest_lives").unwrap();
+    fields.remove("denied").unwrap();
+    let mut ca = Ca::from_state(&state.to_string()).unwrap();
+    ca.set_options(CaOptions { leaf_life: HOUR, ..*ca.options() });
+    assert!(matches!(ca.retire(old, now() + 2 * HOUR, ACKNOWLEDGED), Err(RotateRefusal::LeavesLive(_))));
+}
+
+#[test]
+fn the_deny_list_is_kept_with_the_keys_also_what_cannot_be_read() {
+    let mut a = Member::new("a");
+    let list: std::collections::BTreeSet<String> =
+        ["spiffe://a/hansa/gateway/g-1", "later:x"].map(String::from).into();
+    a.ca.set_denied(list.clone());
+    assert_eq!(Ca::from_state(&a.ca.to_state().unwrap()).unwrap().denied(), &list);
+}
+
+#[test]
 fn force_retires_a_compromised_root_at_once() {
     let mut a = Member::new("a");
     let old = a.ca.active_root().fingerprint();
