@@ -1,10 +1,11 @@
 //! The cluster's identity at work: CA file, own certificate, trust in force, rotation.
 //!
 //! Made at start; called by `listen` and `join` (TLS), `serve` (signing), `fuse` (own bundle) and
-//! `control` (rotation). The CA's keys live in `ca.json` with mode 0600 and nowhere else. A CA file
-//! that cannot be read stops the start: a new root would cut off every peer.
+//! `control` (rotation). The CA's keys live in `ca.json` with mode 0600 and nowhere else, the deny list
+//! beside them. A CA file that cannot be read stops the start: a new root would cut off every peer.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,6 @@ use hansa_core::code::{Code, config, trust};
 use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::ca::{Ca, CaError, CaOptions};
-use hansa_identity::deny::DenyEntry;
 use hansa_identity::rotate::{Consent, RotateError, RotateRefusal, Rotation};
 use hansa_identity::store::{Identity, IdentityError, KeyRequest, Keys};
 use hansa_identity::tls::Tls;
@@ -23,12 +23,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::store::{Batch, Store};
+use crate::store::Store;
+
+mod denials;
+
+pub use denials::DenyError;
 
 const CA_FILE: &str = "ca.json";
-const DENY: &str = "deny/";
-/// Most entries of the deny list: it travels in one row. A longer one means that the root must go.
-const MOST_DENIED: usize = 128;
+/// Between two tries to write a CA file that could not be written.
+const WRITE_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why there is no identity to work with.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +88,15 @@ struct Inner {
     bundle: watch::Sender<Arc<Bundle>>,
     /// Grows whenever trust changed, so that live connections are judged again.
     trust_changed: watch::Sender<u64>,
-    store: Store,
+    /// What is in force is not in the CA file yet.
+    unwritten: AtomicBool,
+    /// Entries of the deny list that cannot be read.
+    unread: Vec<String>,
 }
 
 impl Authority {
-    /// Reads or makes the CA in `dir` and the controller's own certificate.
+    /// Reads or makes the CA in `dir` and the controller's own certificate. `store` is where earlier
+    /// versions kept the deny list.
     ///
     /// # Errors
     /// [`AuthorityError`]; nothing was changed then.
@@ -101,12 +108,17 @@ impl Authority {
     ) -> Result<Self, AuthorityError> {
         let path = dir.join(CA_FILE);
         let mut ca = open_ca(&path, domain, leaf_life)?;
-        ca.set_options(CaOptions { leaf_life, ..*ca.options() });
+        let longer = ca.set_options(CaOptions { leaf_life, ..*ca.options() });
+        let moved = denials::adopt(&mut ca, &store);
+        let written = !(longer || moved) || say(&path, ca.save(&path));
+        if moved && written {
+            denials::leave(&store);
+        }
         let keys = Keys::new(own_identity(&ca)?);
         let bundle = ca.bundle();
-        let deny =
-            store.scan(DENY).into_iter().filter_map(|(key, _)| key.parse::<DenyEntry>().ok()).collect();
-        let snapshot = TrustSnapshot { bundles: [bundle.clone()].into_iter().collect(), deny };
+        let (deny, unread) = denials::read(&ca);
+        let bundles = [bundle.clone()].into_iter().collect();
+        let snapshot = TrustSnapshot { bundles, deny, ..TrustSnapshot::default() };
         let inner = Inner {
             path,
             domain: domain.clone(),
@@ -114,7 +126,8 @@ impl Authority {
             tls: Tls::new(keys, Trust::new(snapshot)),
             bundle: watch::channel(Arc::new(bundle)).0,
             trust_changed: watch::channel(0).0,
-            store,
+            unwritten: AtomicBool::new(!written),
+            unread,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -174,47 +187,11 @@ impl Authority {
         if domain == self.domain() {
             return;
         }
-        self.inner.tls.trust().update(|trust| drop(trust.bundles.remove(domain)));
-        self.touch();
-    }
-
-    /// Refuses a leaf, or a holder, from now on; its live connections end at once. False: the list
-    /// is full.
-    pub async fn deny(&self, entry: DenyEntry) -> bool {
-        let held = self.inner.tls.trust().current();
-        if held.deny.len() >= MOST_DENIED && !held.deny.iter().any(|known| *known == entry) {
-            return false;
-        }
-        let mut batch = Batch::default();
-        batch.put(format!("{DENY}{entry}"), Vec::new());
         self.inner.tls.trust().update(|trust| {
-            let _new = trust.deny.insert(entry.clone());
+            drop(trust.bundles.remove(domain));
+            trust.told.set(domain, Arc::default());
         });
         self.touch();
-        info!(target: "audit", event = "leaf_denied", entry = %entry);
-        self.inner.store.commit(batch).await;
-        true
-    }
-
-    /// Takes an entry of the deny list back. False: it is not on it.
-    pub async fn allow(&self, entry: &DenyEntry) -> bool {
-        if !self.denied().contains(entry) {
-            return false;
-        }
-        let mut batch = Batch::default();
-        batch.delete(format!("{DENY}{entry}"));
-        self.inner.tls.trust().update(|trust| {
-            let _was = trust.deny.remove(entry);
-        });
-        self.touch();
-        info!(target: "audit", event = "leaf_allowed", entry = %entry);
-        self.inner.store.commit(batch).await;
-        true
-    }
-
-    /// The deny list.
-    pub fn denied(&self) -> Vec<DenyEntry> {
-        self.inner.tls.trust().current().deny.iter().cloned().collect()
     }
 
     fn touch(&self) {
@@ -229,6 +206,7 @@ impl Authority {
         let now = SystemTime::now();
         let mut ca = self.ca();
         let before = ca.to_state()?;
+        let unwritten = self.inner.unwritten.load(Ordering::Relaxed);
         match phase {
             "publish" => drop(ca.prepare_next(now)?),
             "activate" => drop(ca.activate_next(now, consent)?),
@@ -238,9 +216,10 @@ impl Authority {
                 ca.retire(oldest, now, consent)?;
             }
         }
-        if let Err(error) = ca.save(&self.inner.path) {
+        if let Err(error) = self.save(&ca) {
             // A root that is published but lost at the next start would be worse than none.
             *ca = Ca::from_state(&before)?;
+            self.inner.unwritten.store(unwritten, Ordering::Relaxed);
             return Err(error.into());
         }
         let rotation = ca.rotation();
@@ -264,6 +243,11 @@ impl Authority {
 
     /// Renews the controller's own certificate until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let writing = self.clone();
+        tokio::join!(self.renew(&stop), writing.keep(&stop));
+    }
+
+    async fn renew(&self, stop: &CancellationToken) {
         loop {
             let draw = rand::rng().random::<f64>();
             let at = self.inner.tls.keys().renew_at(draw);
@@ -277,6 +261,36 @@ impl Authority {
             self.replace(renewed);
         }
     }
+
+    /// Writes the CA file again for as long as it could not be written.
+    async fn keep(&self, stop: &CancellationToken) {
+        let mut tick = tokio::time::interval(WRITE_AGAIN);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            if !self.written() && self.save(&self.ca()).is_ok() {
+                info!(path = %self.inner.path.display(), "the CA file is written again");
+            }
+        }
+    }
+
+    fn save(&self, ca: &Ca) -> Result<(), CaError> {
+        let saved = ca.save(&self.inner.path);
+        self.inner.unwritten.store(saved.is_err(), Ordering::Relaxed);
+        saved
+    }
+
+    /// Whether the CA could be written; the log says why not, and `keep` tries again.
+    fn save_or_say(&self, ca: &Ca) -> bool {
+        say(&self.inner.path, self.save(ca))
+    }
+}
+
+/// Whether the CA could be written; the log says why not.
+fn say(path: &Path, saved: Result<(), CaError>) -> bool {
+    if let Err(error) = &saved {
+        let code = config::STATE_UNWRITABLE;
+        warn!(%code, object = %path.display(), %error, next = code.next, "the CA file cannot be written");
+    }
+    saved.is_ok()
 }
 
 fn open_ca(path: &Path, domain: &TrustDomain, leaf_life: Duration) -> Result<Ca, AuthorityError> {
@@ -325,6 +339,26 @@ mod tests {
         assert!(matches!(open(dir.path(), "b"), Err(AuthorityError::OtherDomain { .. })));
         std::fs::write(dir.path().join(CA_FILE), "{").unwrap();
         assert!(matches!(open(dir.path(), "a"), Err(AuthorityError::Ca { .. })));
+    }
+
+    #[test]
+    fn a_root_is_not_retired_before_the_longest_life_it_signed_whatever_is_configured_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = |life| {
+            let store = Store::open(&dir.path().join("nowhere")).unwrap();
+            Authority::open(dir.path(), &"a".parse().unwrap(), Duration::from_secs(life), store).unwrap()
+        };
+        let all = Consent { acknowledged: true, force: false };
+        drop(start(3_600));
+        drop(start(30 * 86_400));
+        let authority = start(1);
+        authority.rotate("publish", all).unwrap();
+        authority.rotate("activate", all).unwrap();
+        drop(authority);
+        let authority = start(1);
+        std::thread::sleep(Duration::from_millis(1_100));
+        let refused = authority.rotate("retire", all).unwrap_err();
+        assert!(matches!(refused, RotateError::Refused(RotateRefusal::LeavesLive(_))), "{refused}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hansa_api::view::Error;
 use hansa_core::Millis;
-use hansa_core::catalog::{Catalog, ClusterInfo, GatewayInfo};
+use hansa_core::catalog::{Catalog, GatewayInfo};
 use hansa_core::code::control;
 use hansa_core::locality::Locality;
 use hansa_core::mesh::{Failback, Mesh, Peer, RouteTable, Sibling};
@@ -34,6 +34,7 @@ use crate::store::Store;
 use crate::vips::Vips;
 
 mod made;
+mod offer;
 mod told;
 mod view;
 
@@ -290,30 +291,6 @@ impl Fuse {
         slots
     }
 
-    fn catalog(&mut self, own: &Own, gateways: &BTreeMap<NodeId, Node>) -> Catalog {
-        let shown = |node: &Node| node.present() && (node.info.ready || node.info.draining || node.assumed);
-        let present = gateways.iter().filter(|(_, node)| shown(node)).map(|(id, node)| {
-            let addresses = if node.info.dial_only { Vec::new() } else { node.info.addresses.clone() };
-            let locality = node.info.locality.clone();
-            (id.clone(), GatewayInfo { id: id.clone(), locality, addresses, draining: node.info.draining })
-        });
-        let present: BTreeMap<NodeId, GatewayInfo> = present.collect();
-        if !present.is_empty() {
-            self.gateways = present;
-        }
-        Catalog {
-            cluster: ClusterInfo {
-                id: self.parts.facts.cluster.clone(),
-                trust_domain: self.parts.authority.domain().clone(),
-                locality: self.parts.facts.locality.clone(),
-                bundle: self.parts.authority.bundle().borrow().to_json().into(),
-                properties: own.properties.clone(),
-            },
-            gateways: self.gateways.clone(),
-            exports: own.exports.iter().map(|(name, (export, _))| (name.clone(), export.clone())).collect(),
-        }
-    }
-
     fn clocks(&mut self, mesh: &Mesh, now: Millis) {
         for (name, import) in &mesh.imports {
             if import.created > now + CLOCK_SLACK {
@@ -381,6 +358,7 @@ impl Fuse {
                 bundle: Arc::clone(&record.bundle),
                 gateways: record.gateways.clone(),
                 transport: entry.transport,
+                deny: entry.told.iter().map(ToString::to_string).collect(),
             };
             (id.clone(), peer)
         });

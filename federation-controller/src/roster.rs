@@ -124,6 +124,7 @@ impl Roster {
             let (accept, transport) = rules.remove(entry.record.cluster.as_str()).unwrap_or_default();
             entry.rules(accept, transport);
             entry.rebuild();
+            authority.told(&entry.record.trust_domain, &entry.told);
             entries.insert(entry.record.cluster.clone(), entry);
         }
         let (entries, changed) = (Mutex::new(entries), watch::channel(0).0);
@@ -417,6 +418,7 @@ impl Roster {
                 batch.put_json(format!("{RECORD}{id}"), &entry.record);
             }
             entry.rebuild();
+            self.inner.authority.told(&entry.record.trust_domain, &entry.told);
             entry.refused()
         };
         self.touch();

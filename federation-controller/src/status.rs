@@ -10,7 +10,7 @@ use hansa_api::view::{
     Status,
 };
 use hansa_core::catalog::ServiceType;
-use hansa_core::code::{config, control};
+use hansa_core::code::{config, control, trust};
 use hansa_core::mesh::Import;
 use hansa_core::name::{ClusterId, NodeId};
 use hansa_core::reach::Reach;
@@ -53,7 +53,7 @@ pub fn status(state: &State, now: Instant) -> Status {
         zone_version: zone,
         exports: view.as_ref().map_or(0, |v| v.own.exports.len()),
         imports: view.as_ref().map_or(0, |v| v.mesh.imports.len()),
-        store_ok: state.store.healthy(),
+        store_ok: state.store.healthy() && state.authority.written(),
     };
     Status {
         cluster: state.facts.cluster.to_string(),
@@ -72,11 +72,14 @@ fn problems(
     peers: &BTreeMap<ClusterId, Entry>,
 ) -> Vec<Error> {
     let mut problems = Vec::new();
-    if !state.store.healthy() {
+    if !state.store.healthy() || !state.authority.written() {
         problems.push(Error::new(config::STATE_UNWRITABLE, "state", "the disk is full or read-only"));
     }
     if gateways.values().all(|node| node.session.is_none()) {
         problems.push(Error::new(control::NO_GATEWAY, "gateways", "none follows this controller"));
+    }
+    for unread in state.authority.unread() {
+        problems.push(Error::new(trust::DENY_ENTRY_UNREADABLE, "own deny list", unread.clone()));
     }
     for (id, entry) in peers {
         // Reach says whether it can be reached; here stands what no waiting mends.

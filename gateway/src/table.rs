@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hansa_core::code::config as codes;
+use hansa_core::code::{config as codes, trust as trust_codes};
 use hansa_core::mesh::{Failback, RouteTable};
 use hansa_core::name::ClusterId;
 use hansa_core::policy::Refusal;
 use hansa_core::spiffe::TrustDomain;
 use hansa_identity::bundle::{Bundle, BundleSet};
-use hansa_identity::deny::DenyList;
+use hansa_identity::deny::{DenyList, Told};
 use hansa_identity::verify::{Trust, TrustSnapshot};
 use hansa_proto::convert::Apply as _;
 use hansa_proto::convert::routes::RouteRows;
@@ -186,11 +186,39 @@ pub(crate) fn adopt_trust(trust: &Trust, table: &RouteTable, former: Option<&Rou
             None => bundles.extend_from(domain, &peer.bundle, &before),
         }
     }
-    let deny: DenyList = table.deny.iter().filter_map(|entry| entry.parse().ok()).collect();
-    let next = TrustSnapshot { bundles, deny };
+    let next = TrustSnapshot { bundles, deny: denied("own", &table.deny, former), told: told(table, former) };
     if *before != next {
         trust.replace(next);
     }
+}
+
+/// What peers say of their own certificates. Each list stands under the domain of its peer.
+fn told(table: &RouteTable, former: Option<&RouteTable>) -> Told {
+    let mut told = Told::default();
+    for peer in table.peers.values().filter(|peer| peer.trust_domain != table.trust_domain) {
+        let list = denied(peer.cluster.as_str(), &peer.deny, former);
+        told.set(&peer.trust_domain, Arc::new(list));
+    }
+    told
+}
+
+/// Entries as a list. One that cannot be read is named, once: it refuses nobody.
+fn denied(owner: &str, entries: &BTreeSet<String>, former: Option<&RouteTable>) -> DenyList {
+    let read = entries.iter().filter_map(|entry| match entry.parse() {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            let known = |table: &RouteTable| {
+                let peers = table.peers.values().flat_map(|peer| &peer.deny);
+                table.deny.iter().chain(peers).any(|known| known == entry)
+            };
+            if !former.is_some_and(known) {
+                let code = trust_codes::DENY_ENTRY_UNREADABLE;
+                tracing::error!(%code, owner, %error, next = code.next, "an entry of a deny list is not in force");
+            }
+            None
+        }
+    });
+    read.collect()
 }
 
 trait ExtendFrom {
@@ -217,7 +245,10 @@ impl ExtendFrom for BundleSet {
 mod tests {
     use super::*;
     use hansa_core::mesh::{Peer, Transport};
+    use hansa_core::spiffe::{Role, SpiffeId};
     use hansa_identity::ca::{Ca, CaOptions};
+    use hansa_identity::cert::Leaf;
+    use hansa_identity::store::KeyRequest;
 
     fn table(ca: Option<&Ca>) -> RouteTable {
         let mut table = empty(&"a".parse().unwrap(), &"a.test".parse().unwrap());
@@ -229,6 +260,7 @@ mod tests {
                 bundle: ca.bundle().to_json().into(),
                 gateways: Default::default(),
                 transport: Transport::Auto,
+                deny: BTreeSet::new(),
             };
             table.peers.insert(peer.cluster.clone(), peer);
         }
@@ -251,6 +283,51 @@ mod tests {
         assert!(trust.current().bundles.get(&domain).is_some());
         adopt_trust(&trust, &table(None), Some(&broken));
         assert!(trust.current().bundles.get(&domain).is_none());
+    }
+
+    #[test]
+    fn what_a_peer_denies_counts_in_its_own_domain_and_outlives_a_restart() {
+        let now = std::time::SystemTime::now();
+        let [a, b, c] = ["a.test", "b.test", "c.test"]
+            .map(|domain| Ca::create(domain.parse().unwrap(), CaOptions::default(), now).unwrap());
+        let role = Role::Gateway("g-1".parse().unwrap());
+        let leaf = |ca: &Ca| {
+            let request = KeyRequest::new(SpiffeId::of(ca.trust_domain(), &role)).unwrap();
+            Leaf::parse(&ca.sign(&role, request.csr(), now).unwrap()).unwrap()
+        };
+        let [of_a, of_b, of_c] = [leaf(&a), leaf(&b), leaf(&c)];
+        let mut with = table(Some(&b));
+        let peer = with.peers.values_mut().next().unwrap();
+        peer.deny = [&of_a, &of_b, &of_c].map(|leaf| leaf.id.to_string()).into();
+        peer.deny.insert(format!("sha256:{}", of_c.fingerprint));
+        peer.deny.insert("of a later version".to_owned());
+        let trust = Trust::default();
+        adopt_trust(&trust, &with, None);
+        let denied = |trust: &Trust| {
+            let now = trust.current();
+            [&of_a, &of_b, &of_c].map(|leaf| now.deny.denies(leaf) || now.told.denies(leaf))
+        };
+        assert_eq!(denied(&trust), [false, true, false]);
+        adopt_trust(&trust, &table(Some(&b)), Some(&with));
+        assert_eq!(denied(&trust), [false; 3], "taken back");
+
+        let folder = tempfile::tempdir().unwrap();
+        let (cluster, domain) = (with.cluster.clone(), with.trust_domain.clone());
+        let mut tables = Tables::load(folder.path(), &cluster, &domain, trust.clone());
+        let rows = hansa_proto::convert::routes::rows(&with);
+        let change = Applied {
+            position: Position { epoch: 1, version: 1, digest: 0 },
+            snapshot: true,
+            changed: rows.into_iter().collect(),
+            removed: Vec::new(),
+            refused: Vec::new(),
+        };
+        assert!(tables.apply(&change).is_empty());
+        let (file, saved) = tables.to_disk();
+        std::fs::write(file, saved.encode()).unwrap();
+        let again = Trust::default();
+        Tables::load(folder.path(), &cluster, &domain, again.clone());
+        assert_eq!(denied(&again), [false, true, false]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! encoders, from which fuzzers and the replay test start. To be run by hand after a format changed:
 //! `cargo run -p hansa-tests --example fuzz_seeds`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -253,6 +253,7 @@ fn sample() -> Result<Catalog> {
         },
         gateways: BTreeMap::from([(gateway.id.clone(), gateway)]),
         exports: exports.into_iter().map(|export| (export.service.clone(), export)).collect(),
+        deny: BTreeSet::from(["spiffe://aws-eu.example.org/hansa/gateway/g-2".into()]),
     })
 }
 

@@ -142,6 +142,7 @@ fn catalog(c: usize, n: usize) -> Catalog {
         },
         gateways: BTreeMap::new(),
         exports: (0..n).map(|i| (name(i), export(i))).collect(),
+        deny: BTreeSet::new(),
     }
 }
 

@@ -313,9 +313,12 @@ pub struct Trust {
     pub roots: Vec<Root>,
     /// The phase of a rotation: `none`, `published`, `active`.
     pub rotation: String,
-    /// Entries of the deny list: for the own domain all, for a peer those that name its domain.
+    /// Entries of the own deny list: for the own domain all, for a peer those that name its domain.
     #[serde(default)]
     pub denied: Vec<String>,
+    /// Entries of a peer's deny list, as it told us: its certificates that are refused here too.
+    #[serde(default)]
+    pub told: Vec<String>,
     /// The SPIFFE bundle (JWKS) itself.
     pub bundle: serde_json::Value,
 }

@@ -164,12 +164,14 @@ fn peers_and_trust_are_shown_and_changed() {
     let trust = json!({ "trustDomain": "aws-eu.example", "owner": "own", "sequence": 3, "refreshHintSeconds": 300,
         "roots": [{ "fingerprint": "ab12", "notBefore": "2026-01-01T00:00:00Z",
             "notAfter": "2036-01-01T00:00:00Z", "active": true }],
-        "rotation": "published", "denied": [], "bundle": { "keys": [] } });
+        "rotation": "published", "denied": [], "told": [], "bundle": { "keys": [] } });
     let mut denied = trust.clone();
     denied["denied"] = json!(["spiffe://aws-eu.example/hansa/gateway/gateway-2"]);
+    let mut peer = trust.clone();
+    (peer["owner"], peer["told"]) = (json!("gcp-eu"), json!(["spiffe://gcp-eu.example/hansa/gateway/g-7"]));
     let controller = Controller::new([
         ("DELETE /v1/peers/gcp-eu", 204, Value::Null),
-        ("GET /v1/trust", 200, json!([trust.clone()])),
+        ("GET /v1/trust", 200, json!([trust.clone(), peer])),
         ("POST /v1/trust/rotate", 200, trust.clone()),
         ("POST /v1/trust/deny", 200, denied.clone()),
         ("POST /v1/trust/allow", 200, trust),
@@ -185,6 +187,9 @@ fn peers_and_trust_are_shown_and_changed() {
     let removed = controller.hansa(&["peer", "remove", "gcp-eu", "-o", "json"]);
     assert_eq!(removed.json(), json!({ "id": "gcp-eu" }), "{}", removed.err);
     assert!(controller.hansa(&["trust", "list"]).out.contains("published"));
+    assert!(controller.hansa(&["trust", "list"]).out.contains("1 by its own word"));
+    let shown = controller.hansa(&["trust", "show", "gcp-eu"]).out;
+    assert!(shown.contains("gateway/g-7"), "{shown}");
     let shown = controller.hansa(&["trust", "show"]).out;
     assert!(shown.contains("ab12") && shown.contains("\"keys\""), "{shown}");
     let unknown = controller.hansa(&["trust", "show", "nobody"]);

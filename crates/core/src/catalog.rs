@@ -203,6 +203,8 @@ pub struct Catalog {
     pub gateways: BTreeMap<NodeId, GatewayInfo>,
     /// Its exports.
     pub exports: BTreeMap<ServiceName, Export>,
+    /// Its own certificates that it refuses, as its deny list writes them: its peers refuse them too.
+    pub deny: BTreeSet<String>,
 }
 
 /// One endpoint inside this cluster. Never leaves it.

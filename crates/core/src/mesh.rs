@@ -92,6 +92,8 @@ pub struct Peer {
     pub gateways: BTreeMap<NodeId, GatewayInfo>,
     /// The lane preferred.
     pub transport: Transport,
+    /// What it says of its own certificates: entries of a deny list that count in its domain alone.
+    pub deny: BTreeSet<String>,
 }
 
 /// A gateway of the own cluster, the reader itself included.
@@ -182,7 +184,7 @@ pub struct RouteTable {
     pub locality: Locality,
     /// Own trust bundle (JWKS) as JSON text.
     pub bundle: Arc<str>,
-    /// SHA-256 fingerprints (hex) of leaves that are denied.
+    /// The own deny list: what is refused whoever signed it. That of a peer stands in [`Peer`].
     pub deny: BTreeSet<String>,
     /// Slow return.
     pub failback: Failback,

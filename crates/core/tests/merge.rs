@@ -24,6 +24,7 @@ fn catalog(id: usize, exports: Vec<Export>) -> Catalog {
         },
         gateways: BTreeMap::new(),
         exports: exports.into_iter().map(|e| (e.service.clone(), e)).collect(),
+        deny: BTreeSet::new(),
     }
 }
 

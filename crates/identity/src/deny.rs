@@ -1,11 +1,13 @@
 //! The deny list: single leaf certificates that are refused although their chain verifies.
 //!
 //! Edited by `hansa trust`, carried in the feed, asked by `verify` in every handshake and by the
-//! check of live tunnels. Never used to remove a whole member: that is its bundle.
+//! check of live tunnels. The own list counts for every certificate, that of a peer for its own trust
+//! domain alone. Never used to remove a whole member: that is its bundle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use hansa_core::spiffe::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
@@ -128,6 +130,32 @@ impl DenyList {
     /// No entry.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// What trust domains say of their own certificates. A list is asked only about certificates of its
+/// domain, whatever its entries name: nobody can deny anybody else's, not even by fingerprint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told(BTreeMap<TrustDomain, Arc<DenyList>>);
+
+impl Told {
+    /// Puts the list of a domain in the place of the former one; an empty one takes it out.
+    pub fn set(&mut self, domain: &TrustDomain, list: Arc<DenyList>) {
+        if list.is_empty() {
+            self.0.remove(domain);
+        } else {
+            self.0.insert(domain.clone(), list);
+        }
+    }
+
+    /// The list of a domain.
+    pub fn of(&self, domain: &TrustDomain) -> Option<&Arc<DenyList>> {
+        self.0.get(domain)
+    }
+
+    /// Whether this leaf is refused by its own domain.
+    pub fn denies(&self, leaf: &Leaf) -> bool {
+        self.0.get(leaf.trust_domain()).is_some_and(|list| list.denies(leaf))
     }
 }
 

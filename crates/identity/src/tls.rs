@@ -17,7 +17,6 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::bundle::Bundle;
 use crate::cert::Fingerprint;
-use crate::deny::DenyList;
 use crate::store::Keys;
 use crate::verify::{Admit, Domains, PinnedVerifier, RoleKind, Trust, TrustSnapshot, Verifier};
 
@@ -143,7 +142,7 @@ pub fn pinned_client(pin: Pin, roles: &[RoleKind], alpn: &[&[u8]]) -> ClientConf
         Pin::Bundle(bundle) => {
             let admit = Admit::roles(Domains::one(bundle.trust_domain.clone()), roles);
             let bundles = [bundle].into_iter().collect();
-            let trust = Trust::new(TrustSnapshot { bundles, deny: DenyList::default() });
+            let trust = Trust::new(TrustSnapshot { bundles, ..TrustSnapshot::default() });
             let verifier = Verifier { trust, admit, provider: provider() };
             builder.with_custom_certificate_verifier(Arc::new(verifier))
         }

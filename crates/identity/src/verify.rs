@@ -1,6 +1,6 @@
 //! Who may connect: the rustls verifiers of every hansa connection, and the same check for live ones.
 //!
-//! Steps, in this order: read the leaf; its SVID rules; the deny list; the bundle of *its* trust
+//! Steps, in this order: read the leaf; its SVID rules; the deny lists; the bundle of *its* trust
 //! domain; the chain to those roots alone; the life of the leaf; the caller's [`Admit`] rule. Reads
 //! the current [`TrustSnapshot`] in every handshake. Never looks at roots of another domain.
 
@@ -17,7 +17,7 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyUsage};
 
 use crate::bundle::{Bundle, BundleSet};
 use crate::cert::{Leaf, LeafError};
-use crate::deny::DenyList;
+use crate::deny::{DenyList, Told};
 use crate::store::MAX_CHAIN;
 use crate::tls;
 
@@ -32,8 +32,10 @@ pub(crate) use rustls_side::{PinnedVerifier, Verifier};
 pub struct TrustSnapshot {
     /// Roots by trust domain; the own domain is one of them.
     pub bundles: BundleSet,
-    /// Single leaves that are refused.
+    /// Single leaves that are refused, whoever signed them: the own list.
     pub deny: DenyList,
+    /// Single leaves that their own trust domain refuses.
+    pub told: Told,
 }
 
 /// The snapshot now in force. Clones share it; configurations read it in every handshake.
@@ -253,7 +255,7 @@ pub fn check(
 ) -> Result<Leaf, VerifyError> {
     let (first, rest) = chain.split_first().ok_or(LeafError::Missing)?;
     let leaf = Leaf::parse(first)?;
-    if snapshot.deny.denies(&leaf) {
+    if snapshot.deny.denies(&leaf) || snapshot.told.denies(&leaf) {
         return Err(VerifyError::Denied(leaf.id));
     }
     let domain = leaf.trust_domain();

@@ -17,7 +17,6 @@ use hansa_core::code::{config, trust};
 use hansa_core::name::ClusterId;
 use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::{Bundle, BundleSet};
-use hansa_identity::deny::DenyList;
 use hansa_identity::store::{Identity, Keys, Store};
 use hansa_identity::tls::{ALPN_H2, Tls};
 use hansa_identity::verify::{Trust, TrustSnapshot};
@@ -113,7 +112,7 @@ impl Link {
     fn assemble(identity: Identity, bundle: Bundle, store: Store, dialer: Dialer) -> Self {
         let domain = identity.leaf().trust_domain().clone();
         let bundles: BundleSet = [bundle].into_iter().collect();
-        let trust = Trust::new(TrustSnapshot { bundles, deny: DenyList::default() });
+        let trust = Trust::new(TrustSnapshot { bundles, ..TrustSnapshot::default() });
         let tls = Tls::new(Keys::new(identity), trust);
         let connector = TlsConnector::from(Arc::new(tls.client_to_controller(&domain, &[ALPN_H2])));
         Self(Arc::new(Inner { tls, store, dialer, connector, bundles: Mutex::new(()) }))

@@ -109,14 +109,18 @@ fn gateways() -> impl Strategy<Value = BTreeMap<NodeId, GatewayInfo>> {
     vec(gateway(), 0..3).prop_map(|all| all.into_iter().map(|g| (g.id.clone(), g)).collect())
 }
 
+fn denied() -> impl Strategy<Value = BTreeSet<String>> {
+    btree_set("spiffe://[a-z]{1,4}/hansa/gateway/g|.{1,9}", 0..3)
+}
+
 fn a_catalog() -> impl Strategy<Value = Catalog> {
     let info = (cluster(), locality(), ".{0,20}", texts());
-    (info, gateways(), vec(export(), 0..4)).prop_map(
-        |((id, locality, bundle, properties), gateways, exports)| {
+    (info, gateways(), vec(export(), 0..4), denied()).prop_map(
+        |((id, locality, bundle, properties), gateways, exports, deny)| {
             let trust_domain = format!("{id}.example").parse().unwrap();
             let cluster = ClusterInfo { id, trust_domain, locality, bundle: bundle.into(), properties };
             let exports = exports.into_iter().map(|e| (e.service.clone(), e)).collect();
-            Catalog { cluster, gateways, exports }
+            Catalog { cluster, gateways, exports, deny }
         },
     )
 }
@@ -168,14 +172,15 @@ fn route() -> impl Strategy<Value = ServiceRoute> {
 
 fn peer() -> impl Strategy<Value = Peer> {
     let transport = prop_oneof![Just(Transport::Auto), Just(Transport::Quic), Just(Transport::Http2)];
-    (cluster(), locality(), ".{0,9}", gateways(), transport).prop_map(
-        |(cluster, locality, bundle, gateways, transport)| Peer {
+    (cluster(), locality(), ".{0,9}", gateways(), transport, denied()).prop_map(
+        |(cluster, locality, bundle, gateways, transport, deny)| Peer {
             trust_domain: format!("{cluster}.example").parse().unwrap(),
             cluster,
             locality,
             bundle: bundle.into(),
             gateways,
             transport,
+            deny,
         },
     )
 }
@@ -262,11 +267,33 @@ fn take(rows: &mut impl Apply, from: impl IntoIterator<Item = (String, Bytes)>) 
 fn junk() -> impl Strategy<Value = (String, Bytes)> {
     let key = prop_oneof![
         Just("cluster".to_owned()),
+        Just("deny".to_owned()),
         Just("self".to_owned()),
         "(gateway|export|peer|sibling|service)/[a-c]{1,2}(/[a-c]{1,2})?",
         ".{0,20}"
     ];
     (key, vec(any::<u8>(), 0..80)).prop_map(|(key, body)| (key, body.into()))
+}
+
+#[test]
+fn a_deny_list_is_bounded_and_the_former_one_stays() {
+    let entries = |count: usize, length: usize| {
+        let entry = |n: usize| format!("{n:0length$}");
+        (0..count).map(entry).collect::<Vec<_>>()
+    };
+    let row = |entries: Vec<String>| {
+        let row = hansa_proto::wire::catalog::v1::DenyRow { entries };
+        vec![("deny".to_owned(), Bytes::from(prost::Message::encode_to_vec(&row)))]
+    };
+    let mut rows = catalog::CatalogRows::default();
+    assert!(rows.apply(&row(entries(catalog::MAX_DENIED, 9)), &[], true).is_empty());
+    assert_eq!(rows.denied().count(), catalog::MAX_DENIED, "also without the row of the cluster");
+    for bad in [entries(catalog::MAX_DENIED + 1, 9), entries(1, catalog::MAX_DENIED_TEXT + 1)] {
+        assert_eq!(rows.apply(&row(bad), &[], false)[0].key, "deny");
+        assert_eq!(rows.denied().count(), catalog::MAX_DENIED);
+    }
+    assert!(rows.apply(&[], &["deny".to_owned()], false).is_empty());
+    assert_eq!(rows.denied().count(), 0, "a row that goes takes its entries along");
 }
 
 proptest! {

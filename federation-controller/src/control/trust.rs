@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::info;
 
 use super::State;
+use crate::authority::DenyError;
 use crate::join::{expires, life};
 use crate::nodes::{Forgotten, Kind};
 use crate::secrets::Purpose;
@@ -48,6 +49,14 @@ fn denial(what: &str) -> Result<Denial, String> {
     Ok(Denial::Server(kind, id.parse().map_err(|e| format!("{e}"))?))
 }
 
+fn undenied(what: &str, error: &DenyError) -> Error {
+    let code = match error {
+        DenyError::Full => trust::DENY_LIST_FULL,
+        DenyError::OwnController => cli::USAGE,
+    };
+    Error::new(code, what, error.to_string())
+}
+
 fn role(kind: Kind, id: &NodeId) -> Role {
     match kind {
         Kind::Gateway => Role::Gateway(id.clone()),
@@ -74,6 +83,7 @@ fn shown(bundle: &Bundle, owner: &str, active: Option<Fingerprint>, rotation: &s
         roots: roots.collect(),
         rotation: rotation.to_owned(),
         denied: Vec::new(),
+        told: Vec::new(),
         bundle: serde_json::from_str(&bundle.to_json()).unwrap_or_default(),
     }
 }
@@ -111,21 +121,13 @@ impl State {
             let cause = "no own server has this id; say gateway/ID or dns/ID, or give a SPIFFE id";
             return Err(Error::new(cli::NOT_FOUND, what, cause));
         }
-        let controller = SpiffeId::of(self.authority.domain(), &Role::Controller);
-        if entries.contains(&DenyEntry::Holder(controller)) {
-            return Err(usage("the own controller cannot be denied; rotate the root instead".to_owned()));
-        }
         Ok(entries)
     }
 
     /// `POST /v1/trust/deny`.
-    pub(super) async fn deny(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
+    pub(super) fn deny(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
         for entry in self.entries(&request.what)? {
-            if !self.authority.deny(entry).await {
-                let cause =
-                    "the list is full; take entries back with `hansa trust allow`, or rotate the root";
-                return Err(Error::new(trust::DENY_LIST_FULL, request.what, cause));
-            }
+            self.authority.deny(&entry).map_err(|error| undenied(&request.what, &error))?;
         }
         if !self.store.healthy() {
             let cause = "it is denied now, but that could not be written to disk: after a restart it counts \
@@ -136,10 +138,10 @@ impl State {
     }
 
     /// `POST /v1/trust/allow`.
-    pub(super) async fn allow(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
+    pub(super) fn allow(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
         let mut taken = false;
         for entry in self.entries(&request.what)? {
-            taken |= self.authority.allow(&entry).await;
+            taken |= self.authority.allow(&entry);
         }
         if !taken {
             return Err(Error::new(cli::NOT_FOUND, request.what, "it is not on the deny list"));
@@ -173,7 +175,8 @@ impl State {
             let domain = &entry.bundle.trust_domain;
             let of_it = denied.iter().filter(|entry| entry.trust_domain() == Some(domain));
             let denied = of_it.map(ToString::to_string).collect();
-            view::Trust { denied, ..shown(&entry.bundle, id.as_str(), None, "none") }
+            let told = entry.told.iter().map(ToString::to_string).collect();
+            view::Trust { denied, told, ..shown(&entry.bundle, id.as_str(), None, "none") }
         });
         std::iter::once(self.own_trust()).chain(peers).collect()
     }

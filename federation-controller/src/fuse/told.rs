@@ -120,6 +120,7 @@ mod tests {
             },
             gateways: gateways.iter().map(gateway).map(|g| (g.id.clone(), g)).collect(),
             exports: BTreeMap::new(),
+            deny: Default::default(),
         }
     }
 

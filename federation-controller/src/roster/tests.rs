@@ -66,6 +66,7 @@ fn catalog(name: &str, ca: &Ca, exports: usize) -> Catalog {
         },
         gateways: BTreeMap::new(),
         exports: (0..exports).map(export).map(|export| (export.service.clone(), export)).collect(),
+        deny: BTreeSet::new(),
     }
 }
 
@@ -110,6 +111,40 @@ async fn a_peer_that_speaks_for_another_keeps_its_own_name() {
     assert!(refused[0].reason.contains("HNS-4008"), "{refused:?}");
     let entry = scene.roster.get(&id("b")).unwrap();
     assert_eq!(entry.catalog.unwrap().cluster.id, id("b"));
+}
+
+#[tokio::test]
+async fn a_peer_denies_what_is_its_own_and_is_remembered() {
+    let scene = scene();
+    scene.add().await;
+    let own = "spiffe://b.td/hansa/gateway/g-1".to_owned();
+    let print = format!("sha256:{}", "ab".repeat(32));
+    let mut said = catalog("b", &scene.ca, 1);
+    let others =
+        ["spiffe://own.td/hansa/gateway/g", "serial:c.td:01", "spiffe://b.td/hansa/controller", "later:x"];
+    said.deny = others.map(String::from).into_iter().chain([own.clone(), print.clone()]).collect();
+    let refused = scene.brings(&said).await;
+    let [refusal] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!(refusal.key, "deny");
+    assert!(refusal.reason.contains("HNS-3014") && refusal.reason.contains("4 of 6"), "{}", refusal.reason);
+    let told = |authority: &Authority| -> Vec<String> {
+        let trust = authority.tls().trust().current();
+        let list = trust.told.of(&"b.td".parse().unwrap()).cloned().unwrap_or_default();
+        list.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(told(&scene.authority), [print.clone(), own.clone()]);
+    assert!(scene.authority.denied().is_empty(), "the own list is not theirs to write");
+
+    // A clash of names does not undo what the proved domain says of itself.
+    (said.cluster.id, said.deny) = (id("c"), BTreeSet::from([own.clone()]));
+    assert!(!scene.brings(&said).await.is_empty());
+    assert_eq!(told(&scene.authority), std::slice::from_ref(&own));
+
+    scene.authority.tls().trust().update(|trust| trust.told = Default::default());
+    let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+    assert_eq!(told(&scene.authority), [own], "from the disk, while the peer is away");
+    again.remove(&id("b")).await.unwrap();
+    assert!(told(&scene.authority).is_empty());
 }
 
 #[tokio::test]

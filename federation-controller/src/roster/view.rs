@@ -11,7 +11,9 @@ use hansa_core::catalog::Catalog;
 use hansa_core::code::{control, trust};
 use hansa_core::mesh::Transport;
 use hansa_core::policy::{self, Accept, Refusal};
+use hansa_core::spiffe::{Role, SpiffeId};
 use hansa_identity::bundle::{self, Accepted, Bundle};
+use hansa_identity::deny::{DenyEntry, DenyEntryError, DenyList};
 use hansa_proto::convert::Apply;
 use hansa_proto::convert::catalog::CatalogRows;
 use hansa_proto::feed::Status as LinkStatus;
@@ -37,6 +39,8 @@ pub struct Entry {
     pub transport: Transport,
     /// Its catalog after our rules.
     pub catalog: Option<Arc<Catalog>>,
+    /// Certificates of its own domain that it refuses.
+    pub told: Arc<DenyList>,
     /// How the feed from it is doing; `None` before the first try.
     pub link: Option<watch::Receiver<LinkStatus>>,
     /// What it says about following us.
@@ -45,6 +49,7 @@ pub struct Entry {
     malformed: Vec<Refusal>,
     unacceptable: Vec<Refusal>,
     identity: Option<Refusal>,
+    untold: Option<Refusal>,
 }
 
 impl Entry {
@@ -55,18 +60,20 @@ impl Entry {
             accept: Accept::default(),
             transport: Transport::default(),
             catalog: None,
+            told: Arc::default(),
             link: None,
             following: Following::default(),
             rows: Arc::default(),
             malformed: Vec::new(),
             unacceptable: Vec::new(),
             identity: None,
+            untold: None,
         }
     }
 
     /// All rows of it that are refused now, with reasons.
     pub fn refused(&self) -> Vec<Refusal> {
-        let all = self.identity.iter().chain(&self.malformed).chain(&self.unacceptable);
+        let all = self.identity.iter().chain(&self.untold).chain(&self.malformed).chain(&self.unacceptable);
         all.cloned().collect()
     }
 
@@ -98,6 +105,7 @@ impl Entry {
 
     /// Makes the acceptable catalog anew.
     pub(super) fn rebuild(&mut self) {
+        self.hear();
         let Some(mut catalog) = self.rows.catalog() else {
             self.catalog = None;
             return;
@@ -112,6 +120,37 @@ impl Entry {
         let (catalog, refusals) = policy::accept(&self.accept, catalog);
         self.unacceptable = refusals;
         self.catalog = Some(Arc::new(catalog));
+    }
+
+    /// Takes its deny list. Whatever its row of the cluster says, the list is that of the domain whose
+    /// controller opened the feed, and counts there alone.
+    fn hear(&mut self) {
+        let (mut list, mut bad) = (DenyList::default(), Vec::new());
+        for text in self.rows.denied() {
+            match self.may_deny(text) {
+                Ok(entry) => drop(list.insert(entry)),
+                Err(why) => bad.push(why),
+            }
+        }
+        self.untold = bad.first().map(|first| {
+            let code = trust::DENY_ENTRY_UNREADABLE;
+            let reason = format!("{code}: {first} ({} of {} entries)", bad.len(), bad.len() + list.len());
+            Refusal { key: "deny".to_owned(), reason }
+        });
+        self.told = Arc::new(list);
+    }
+
+    fn may_deny(&self, text: &str) -> Result<DenyEntry, String> {
+        let domain = &self.record.trust_domain;
+        let entry: DenyEntry = text.parse().map_err(|e: DenyEntryError| e.to_string())?;
+        if entry.trust_domain().is_some_and(|other| other != domain) {
+            return Err(format!("{entry} is not of {domain}"));
+        }
+        // It could never take that back: its feed would stay shut.
+        if entry == DenyEntry::Holder(SpiffeId::of(domain, &Role::Controller)) {
+            return Err(format!("{entry} is the controller that says so"));
+        }
+        Ok(entry)
     }
 
     fn clash(&self, catalog: &Catalog) -> Option<Refusal> {

@@ -286,8 +286,10 @@ impl Gateway {
                         table_in.send_replace(rows.table());
                     }
                     FollowEvent::Question(question) => {
-                        let answer =
-                            serde_json::json!({"id": "g", "tiers": [], "chosen": null, "panic": false});
+                        let answer = match question.kind.as_str() {
+                            "check" => serde_json::json!({"paths": []}),
+                            _ => serde_json::json!({"id": "g", "tiers": [], "chosen": null, "panic": false}),
+                        };
                         mine.reply(question.id, Ok(answer.to_string().into()));
                     }
                     _ => {}
@@ -358,4 +360,15 @@ impl Drop for Dns {
     fn drop(&mut self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
+}
+
+/// Two members with a gateway each, shown in their catalogs.
+pub(crate) async fn pair(net: &Net) -> (Member, Gateway, Member, Gateway) {
+    let (a, b) = (Member::new("a", net).await, Member::new("b", net).await);
+    let (ga, gb) = (a.gateway("g-a").await, b.gateway("g-b").await);
+    for member in [&a, &b] {
+        let shown = |s: &State| s.view.borrow().as_ref().is_some_and(|v| !v.catalog.gateways.is_empty());
+        member.until("its gateway in the catalog", shown).await;
+    }
+    (a, ga, b, gb)
 }

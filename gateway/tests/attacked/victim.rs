@@ -202,6 +202,7 @@ fn peer(peer: &Value, own: Option<SocketAddr>) -> Peer {
         bundle: text("bundle").into(),
         gateways: BTreeMap::from([(id, info)]),
         transport: Transport::Auto,
+        deny: BTreeSet::new(),
     }
 }
 

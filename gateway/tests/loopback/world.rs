@@ -234,6 +234,7 @@ impl World {
                 bundle: peer.ca.bundle().to_json().into(),
                 gateways: gateways.collect(),
                 transport: Transport::Auto,
+                deny: BTreeSet::new(),
             };
             table.peers.insert(peer.cluster.clone(), row);
         }

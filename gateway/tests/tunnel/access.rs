@@ -68,6 +68,34 @@ async fn denying_its_certificate_cuts_live_tunnels_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_its_own_member_denies_loses_its_tunnels_and_gets_them_back() {
+    let (_east, a, west, mut b) = pair(Transport::Quic).await;
+    b.echo();
+    let says = |of: &Domain, entries: Vec<DenyEntry>| {
+        let list = Arc::new(entries.into_iter().collect());
+        a.tls.trust().update(|snapshot| snapshot.told.set(&of.trust_domain, Arc::clone(&list)));
+    };
+    let holder = DenyEntry::Holder(b.tls.keys().id());
+    let print = DenyEntry::Fingerprint(b.tls.keys().current().leaf().fingerprint);
+    let mut stream = a.open(&west).await;
+    greet(&mut stream, "hello").await;
+    // The word of another member counts for nothing here.
+    says(&Domain::new("north"), vec![holder.clone(), print]);
+    let waited = tokio::time::timeout(Duration::from_millis(600), stream.recv.data()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    super::member::said(&mut stream, "still here").await;
+    let begun = Instant::now();
+    says(&west, vec![holder]);
+    let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let Err(StreamError::Lost(Cut::Removed(why))) = ended else { panic!("{ended:?}") };
+    assert!(why.contains("HNS-3005"), "{why}");
+    a.until(&west, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
+    says(&west, Vec::new());
+    a.connected(&west, "b", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_side_learns_that_it_was_removed() {
     let (east, mut a, _west, b) = pair(Transport::Quic).await;
     a.echo();

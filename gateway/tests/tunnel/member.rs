@@ -64,6 +64,7 @@ impl Domain {
             bundle: self.ca.bundle().to_json().into(),
             gateways: gateways.collect(),
             transport,
+            deny: Default::default(),
         }
     }
 

@@ -15,9 +15,10 @@ Three steps, so that nobody is ever without a root they know:
   hansa trust rotate retire      the old root leaves the bundle";
 
 const DENY: &str = "\
-The list counts in this cluster: its gateways and its controller refuse what is on it. A peer that
-shall refuse one of our gateways puts the SPIFFE id on its own list. A denied server can neither renew
-nor enrol under its id until it is allowed again.
+Gateways and controller of this cluster refuse what is on the list. Peers are told of what is ours on it:
+they refuse it too and cut its tunnels, one that is away when it is back. What we deny of a peer's servers
+counts in this cluster alone. A denied server can neither renew nor enrol under its id until it is allowed
+again.
 
 Examples:
   hansa trust deny gateway-2
@@ -114,19 +115,29 @@ pub(crate) async fn run(verb: TrustVerb, context: &Context) -> Result<Exit, Fail
 }
 
 fn denied(trust: &view::Trust, color: bool) -> String {
-    if trust.denied.is_empty() {
+    if trust.denied.is_empty() && trust.told.is_empty() {
         return "nothing is denied\n".to_owned();
     }
-    let mut table = Table::new(&["DENIED"]);
+    let mut table = Table::new(&["DENIED", "BY"]);
     for entry in &trust.denied {
-        table.row([entry.into()]);
+        table.row([entry.into(), "us".into()]);
+    }
+    for entry in &trust.told {
+        table.row([entry.into(), (&trust.owner).into()]);
     }
     table.render(color)
 }
 
 fn list(all: &[view::Trust], color: bool) -> String {
-    let mut table =
-        Table::new(&["OWNER", "TRUST DOMAIN", "SEQUENCE", "ROOTS", "LAST ROOT EXPIRES", "ROTATION"]);
+    let mut table = Table::new(&[
+        "OWNER",
+        "TRUST DOMAIN",
+        "SEQUENCE",
+        "ROOTS",
+        "LAST ROOT EXPIRES",
+        "ROTATION",
+        "DENIED",
+    ]);
     for trust in all {
         let last = trust.roots.iter().map(|r| r.not_after.as_str()).max().unwrap_or_default();
         let rotation = if trust.rotation == "none" { Tone::Plain } else { Tone::Warn };
@@ -137,9 +148,19 @@ fn list(all: &[view::Trust], color: bool) -> String {
             trust.roots.len().to_string().into(),
             last.into(),
             Cell::new(trust.rotation.as_str(), rotation),
+            count(trust).into(),
         ]);
     }
     table.render(color)
+}
+
+/// How many entries are in force here, and how many of them by word of their owner.
+fn count(trust: &view::Trust) -> String {
+    match (trust.denied.len(), trust.told.len()) {
+        (ours, 0) => ours.to_string(),
+        (0, told) => format!("{told} by its own word"),
+        (ours, told) => format!("{ours}, {told} by its own word"),
+    }
 }
 
 fn show(trust: &view::Trust, color: bool) -> String {
@@ -151,7 +172,7 @@ fn show(trust: &view::Trust, color: bool) -> String {
     }
     text.push('\n');
     text.push_str(&roots.render(color));
-    if !trust.denied.is_empty() {
+    if !trust.denied.is_empty() || !trust.told.is_empty() {
         text.push('\n');
         text.push_str(&denied(trust, color));
     }

@@ -23,5 +23,6 @@ codes! {
     BUNDLE_REFUSED = 3010, "trust bundle refused", "its sequence went back or its roots changed without overlap", "hansa trust show PEER; re-seed by joining again";
     ENROL_REFUSED = 3011, "enrolment refused", "role, id or trust domain differ from what was enrolled", "make an enrolment token for this role and id";
     DENY_LIST_FULL = 3013, "deny list is full", "128 entries are on it", "hansa trust allow ENTRY; or replace the root: hansa trust rotate publish";
+    DENY_ENTRY_UNREADABLE = 3014, "entry of a deny list is not in force", "it cannot be read, or speaks of what its owner may not deny", "deny the server by its SPIFFE id; hansa trust show";
     ROTATION_REFUSED = 3012, "rotation step refused", "peers have not yet acknowledged the new bundle", "wait, or use --force";
 }

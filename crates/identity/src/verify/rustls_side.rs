@@ -18,7 +18,6 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use super::{Admit, Side, Trust, TrustSnapshot, VerifyError, check};
 use crate::bundle::{Bundle, BundleSet, DEFAULT_REFRESH, Root};
 use crate::cert::{Fingerprint, Leaf, LeafError};
-use crate::deny::DenyList;
 
 /// Judges by the snapshot in force at the moment of the handshake.
 #[derive(Debug)]
@@ -82,7 +81,7 @@ impl PinnedVerifier {
             roots: vec![root],
         };
         let bundles = BundleSet::from_iter([bundle]);
-        let snapshot = TrustSnapshot { bundles, deny: DenyList::default() };
+        let snapshot = TrustSnapshot { bundles, ..TrustSnapshot::default() };
         check(&snapshot, &self.admit, &chain_of(leaf, rest), Side::Server, system(now))
     }
 }

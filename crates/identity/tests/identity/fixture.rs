@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::ca::{Ca, CaOptions};
-use hansa_identity::deny::DenyList;
 use hansa_identity::store::{Identity, KeyRequest, Keys};
 use hansa_identity::tls::Tls;
 use hansa_identity::verify::{Admit, Domains, RoleKind, Trust, TrustSnapshot};
@@ -81,7 +80,7 @@ pub(crate) fn authority() -> IsCa {
 pub(crate) fn trust(members: &[&Member]) -> TrustSnapshot {
     TrustSnapshot {
         bundles: members.iter().map(|member| member.bundle()).collect(),
-        deny: DenyList::default(),
+        ..TrustSnapshot::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use hansa_core::code::trust as code;
 use hansa_core::spiffe::Role;
 use hansa_identity::cert::{Leaf, LeafError};
-use hansa_identity::deny::DenyEntry;
+use hansa_identity::deny::{DenyEntry, DenyList};
 use hansa_identity::verify::{Admit, Domains, RoleKind, Side, VerifyError, check};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
 use rustls_pki_types::CertificateDer;
@@ -149,6 +149,35 @@ fn the_deny_list_takes_one_leaf_out() {
         let refused = check(&snapshot, &any_gateway(), leaf.chain(), Side::Client, now()).unwrap_err();
         assert_eq!(refused.code(), code::CERT_DENIED, "every leaf of the holder");
     }
+}
+
+#[test]
+fn a_domain_denies_its_own_certificates_and_nobody_elses() {
+    let (a, b, c) = (Member::new("a"), Member::new("b"), Member::new("c"));
+    let all = [&a, &b, &c].map(|member| member.identity(&gateway()));
+    // b names every way to deny each of the three.
+    let entries = all.iter().flat_map(|identity| {
+        let leaf = identity.leaf();
+        let serial = DenyEntry::Serial(leaf.trust_domain().clone(), leaf.serial.clone());
+        [DenyEntry::Fingerprint(leaf.fingerprint), serial, DenyEntry::Holder(leaf.id.clone())]
+    });
+    for list in entries.map(|entry| DenyList::from_iter([entry])) {
+        let mut snapshot = trust(&[&a, &b, &c]);
+        snapshot.told.set(&domain("b"), list.clone().into());
+        for identity in &all {
+            let judged = check(&snapshot, &any_gateway(), identity.chain(), Side::Client, now());
+            let own = identity.leaf().trust_domain() == &domain("b");
+            let refused = matches!(judged, Err(VerifyError::Denied(_)));
+            assert_eq!(refused, own && list.denies(identity.leaf()), "{list:?}: {:?}", identity.leaf().id);
+            assert!(refused || judged.is_ok());
+        }
+    }
+    let mut snapshot = trust(&[&b]);
+    let holder = DenyList::from_iter([DenyEntry::Holder(all[1].leaf().id.clone())]);
+    snapshot.told.set(&domain("b"), holder.into());
+    snapshot.told.set(&domain("b"), DenyList::default().into());
+    check(&snapshot, &any_gateway(), all[1].chain(), Side::Client, now()).unwrap();
+    assert_eq!(snapshot, trust(&[&b]), "an empty list leaves nothing");
 }
 
 #[test]

@@ -1,18 +1,23 @@
-//! Catalog rows: `cluster`, `gateway/<id>`, `export/<namespace>/<name>`.
+//! Catalog rows: `cluster`, `gateway/<id>`, `export/<namespace>/<name>`, `deny`.
 //!
 //! Encoded by the controller for its peers, decoded by theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hansa_core::catalog::{self, Catalog, ClusterInfo, Export, GatewayInfo, InternalTraffic, Traffic};
 use hansa_core::name::{NodeId, ServiceName};
 
-use super::{Apply, Reason, Rows, decode, encode, parse, parts, same_key};
+use super::{Apply, Reason, Rows, bounded, decode, encode, parse, parts, same_key};
 use crate::wire::catalog::v1 as pb;
 
 pub use super::parts::{gateway as gateway_info, gateway_to};
 
-/// All rows of a catalog.
+/// Most entries of a deny list that travels.
+pub const MAX_DENIED: usize = 128;
+/// Longest entry of a deny list that travels, in bytes.
+pub const MAX_DENIED_TEXT: usize = 1_024;
+
+/// All rows of a catalog. Without denied certificates there is no row `deny`.
 pub fn rows(catalog: &Catalog) -> Rows {
     let mut rows = Rows::from([("cluster".to_owned(), encode(&cluster_to(&catalog.cluster)))]);
     for (id, gateway) in &catalog.gateways {
@@ -21,6 +26,10 @@ pub fn rows(catalog: &Catalog) -> Rows {
     }
     for (name, export) in &catalog.exports {
         rows.insert(format!("export/{name}"), encode(&export_to(export)));
+    }
+    if !catalog.deny.is_empty() {
+        let row = pb::DenyRow { entries: catalog.deny.iter().cloned().collect() };
+        rows.insert("deny".to_owned(), encode(&row));
     }
     rows
 }
@@ -85,19 +94,35 @@ fn traffic(local: bool, distribution: String) -> Result<Traffic, Reason> {
     Ok(Traffic { internal, distribution: (!distribution.is_empty()).then_some(distribution) })
 }
 
+/// Entries of a deny list as texts: what they mean is judged by who uses them.
+pub(super) fn denied(entries: Vec<String>) -> Result<BTreeSet<String>, Reason> {
+    bounded("denied certificates", &entries, MAX_DENIED)?;
+    if entries.iter().any(|entry| entry.len() > MAX_DENIED_TEXT) {
+        return Err(Reason::new(format!("an entry is longer than {MAX_DENIED_TEXT} bytes")));
+    }
+    Ok(entries.into_iter().collect())
+}
+
 /// A catalog as its rows come in.
 #[derive(Debug, Clone, Default)]
 pub struct CatalogRows {
     cluster: Option<ClusterInfo>,
     gateways: BTreeMap<NodeId, GatewayInfo>,
     exports: BTreeMap<ServiceName, Export>,
+    deny: Option<BTreeSet<String>>,
 }
 
 impl CatalogRows {
     /// The catalog, once the row of the cluster itself is there.
     pub fn catalog(&self) -> Option<Catalog> {
         let cluster = self.cluster.clone()?;
-        Some(Catalog { cluster, gateways: self.gateways.clone(), exports: self.exports.clone() })
+        let deny = self.deny.clone().unwrap_or_default();
+        Some(Catalog { cluster, gateways: self.gateways.clone(), exports: self.exports.clone(), deny })
+    }
+
+    /// What is denied, also while the row of the cluster itself is missing.
+    pub fn denied(&self) -> impl Iterator<Item = &str> {
+        self.deny.iter().flatten().map(String::as_str)
     }
 }
 
@@ -105,6 +130,7 @@ impl Apply for CatalogRows {
     fn set(&mut self, key: &str, body: &[u8]) -> Result<(), Reason> {
         match key.split_once('/') {
             None if key == "cluster" => self.cluster = Some(cluster(decode(body)?)?),
+            None if key == "deny" => self.deny = Some(denied(decode::<pb::DenyRow>(body)?.entries)?),
             Some(("gateway", id)) => {
                 let row: pb::GatewayRow = decode(body)?;
                 let gateway = parts::gateway(row.gateway.unwrap_or_default())?;
@@ -124,6 +150,7 @@ impl Apply for CatalogRows {
     fn unset(&mut self, key: &str) {
         match key.split_once('/') {
             None if key == "cluster" => self.cluster = None,
+            None if key == "deny" => self.deny = None,
             Some(("gateway", id)) => self.gateways.retain(|known, _| known.as_str() != id),
             Some(("export", name)) => {
                 if let Ok(name) = name.parse::<ServiceName>() {
@@ -136,8 +163,9 @@ impl Apply for CatalogRows {
 
     fn keys(&self) -> Vec<String> {
         let cluster = self.cluster.iter().map(|_| "cluster".to_owned());
+        let deny = self.deny.iter().map(|_| "deny".to_owned());
         let gateways = self.gateways.keys().map(|id| format!("gateway/{id}"));
         let exports = self.exports.keys().map(|name| format!("export/{name}"));
-        cluster.chain(gateways).chain(exports).collect()
+        cluster.chain(deny).chain(gateways).chain(exports).collect()
     }
 }

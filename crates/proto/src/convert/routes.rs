@@ -56,6 +56,7 @@ fn peer_to(peer: &Peer) -> pb::PeerRow {
         bundle: peer.bundle.to_string(),
         gateways: peer.gateways.values().map(parts::gateway_to).collect(),
         transport: transport.into(),
+        deny: peer.deny.iter().cloned().collect(),
     }
 }
 
@@ -77,6 +78,7 @@ fn peer(row: pb::PeerRow) -> Result<Peer, Reason> {
             Ok(pb::Transport::Http2) => Transport::Http2,
             _ => Transport::Auto,
         },
+        deny: super::catalog::denied(row.deny)?,
     })
 }
 

@@ -1,0 +1,109 @@
+//! Trust over real sockets: what is denied travels, roots rotate, strangers leave room for members.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "controller/support.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod support;
+
+use std::time::Duration;
+
+use hansa_controller::control::State;
+use hansa_core::spiffe::Role;
+use serde_json::Value;
+use support::{LONG, Member, Net, export, name, pair};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_denied_travels_to_peers_for_the_own_domain_alone() {
+    let net = Net::default();
+    let (a, _ga, b, gb) = pair(&net).await;
+    let _other = a.gateway("g-2").await;
+    let c = Member::new("c", &net).await;
+    let gc = c.gateway("g-c").await;
+    for other in [&b, &c] {
+        assert_eq!(other.join(&a.invite().await).await.0, 200);
+    }
+    let deny = |what: &str| serde_json::json!({ "what": what });
+    let of_a = "spiffe://a.hansa.internal/hansa/gateway/g-a";
+    let said = |cluster: &'static str, count: usize| {
+        move |t: &hansa_core::mesh::RouteTable| {
+            t.peers.get(&cluster.parse().unwrap()).is_some_and(|peer| peer.deny.len() == count)
+        }
+    };
+    // What is denied of others stays at home.
+    let (of_b, of_c) =
+        ("spiffe://b.hansa.internal/hansa/gateway/g-b", "spiffe://c.hansa.internal/hansa/gateway/g-c");
+    for what in ["gateway/g-a", of_b, of_c] {
+        assert_eq!(a.call("POST", "/v1/trust/deny", deny(what)).await.0, 200);
+    }
+    for gateway in [&gb, &gc] {
+        let table = gateway.until("what a denies", said("a", 1)).await;
+        assert!(table.peers[&a.cluster()].deny.contains(of_a) && table.deny.is_empty(), "{table:?}");
+        let without_it = |t: &hansa_core::mesh::RouteTable| {
+            let gateways = &t.peers[&"a".parse().unwrap()].gateways;
+            gateways.keys().map(ToString::to_string).eq(["g-2"])
+        };
+        gateway.until("its other gateway alone", without_it).await;
+    }
+    let shown = b.get("/v1/trust").await;
+    assert_eq!(
+        (&shown[1]["told"][0], &shown[0]["denied"]),
+        (&of_a.into(), &serde_json::json!([])),
+        "{shown}"
+    );
+
+    // The others are not told what b denies of a.
+    for what in ["spiffe://a.hansa.internal/hansa/gateway/x", "gateway/g-9"] {
+        assert_eq!(b.call("POST", "/v1/trust/deny", deny(what)).await.0, 200);
+    }
+    let own_of_b: hansa_identity::deny::DenyEntry =
+        "spiffe://b.hansa.internal/hansa/gateway/g-9".parse().unwrap();
+    let of_b_alone = |s: &State| {
+        let told = s.roster.all()[&"b".parse().unwrap()].told.clone();
+        told.len() == 1 && told.iter().all(|entry| *entry == own_of_b)
+    };
+    a.until("what b denies", of_b_alone).await;
+
+    // b restarts while a is away.
+    let (id, net_of_a, dir_of_a) = a.stop().await;
+    let (id_of_b, net, dir) = b.stop().await;
+    let b = Member::on(id_of_b, &net, dir).await;
+    let trust = b.state.authority.tls().trust().current();
+    assert_eq!(trust.told.of(&"a.hansa.internal".parse().unwrap()).map(|list| list.len()), Some(1));
+    gb.until("the table of the new run", |t| said("a", 1)(t) && t.deny.len() == 2).await;
+
+    let a = Member::on(id, &net_of_a, dir_of_a).await;
+    assert_eq!(a.call("POST", "/v1/trust/allow", deny("gateway/g-a")).await.0, 200);
+    gb.until("it is allowed again", said("a", 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_is_rotated_once_everybody_acknowledged_it() {
+    let net = Net::default();
+    let (a, _ga, b, _gb) = pair(&net).await;
+    assert_eq!(b.join(&a.invite().await).await.0, 200);
+    let phase = |phase: &str| serde_json::json!({"phase": phase, "force": false});
+    let (status, trust) = a.call("POST", "/v1/trust/rotate", phase("publish")).await;
+    assert_eq!((status, trust["rotation"].as_str()), (200, Some("published")), "{trust}");
+    let activated = async {
+        loop {
+            let (status, answer) = a.call("POST", "/v1/trust/rotate", phase("activate")).await;
+            if status == 200 {
+                return answer;
+            }
+            assert_eq!(answer["code"], "HNS-3012", "{answer}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answer = tokio::time::timeout(LONG, activated).await.unwrap();
+    assert_eq!((answer["rotation"].as_str(), answer["roots"].as_array().unwrap().len()), (Some("active"), 2));
+    // The old root signed leaves that still live.
+    assert_eq!(a.call("POST", "/v1/trust/rotate", phase("retire")).await.0, 409);
+    // Whoever comes now meets the new root, and b knows it: an export still travels.
+    let (id, net, dir) = a.stop().await;
+    let a = Member::on(id, &net, dir).await;
+    a.publish("web.yaml", &export("web", ""));
+    let known =
+        |s: &State| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")));
+    b.until("the export under the new root", known).await;
+}
