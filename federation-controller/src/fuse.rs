@@ -40,7 +40,7 @@ mod view;
 
 use made::{Inputs, Made};
 use told::Told;
-pub use view::View;
+pub use view::{BundleAt, View};
 
 /// A burst of changes is taken together for so long, or for as long as the last run took.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -97,7 +97,8 @@ pub struct Fuse {
     table: Arc<RouteTable>,
     zone: Arc<Zone>,
     zone_open: bool,
-    zone_bundle: Arc<str>,
+    /// The bundle in the zone, and the first version that carried it.
+    zone_bundle: (Arc<str>, u64),
     /// The first routes version of this epoch; gateways must have come this far.
     first_routes: u64,
     introduced: BTreeMap<IpAddr, u64>,
@@ -143,7 +144,7 @@ impl Fuse {
             made: None,
             zone: Arc::default(),
             zone_open: false,
-            zone_bundle: "".into(),
+            zone_bundle: ("".into(), 0),
             first_routes: 0,
             introduced: BTreeMap::new(),
             withdrawn: BTreeMap::new(),
@@ -243,7 +244,7 @@ impl Fuse {
             zone: Arc::clone(&self.zone),
             exhausted,
             problems: self.problems.clone(),
-            bundle_at: (self.bundle.1, self.bundle.2.clone()),
+            bundle_at: self.bundle_at(),
         };
         self.view.send_replace(Some(Arc::new(view)));
         let withdrawals = self.withdrawn.values().flatten().map(|w| w.deadline);
@@ -416,11 +417,14 @@ impl Fuse {
         let present = table.services.iter().filter(|(name, _)| !self.withdrawn.contains_key(*name));
         let zone = listening.zone(present.map(|(_, route)| route));
         let publisher = self.parts.feeds.zone();
-        let same = self.zone_open && *self.zone == zone && self.zone_bundle == table.bundle;
+        let told = self.zone_bundle.0 == table.bundle;
+        let same = self.zone_open && *self.zone == zone && told;
         if !same {
             publisher.replace(convert::zone::rows(&self.parts.facts.cluster, &table.bundle, &zone));
             self.zone = Arc::new(zone);
-            self.zone_bundle = Arc::clone(&table.bundle);
+            if !told {
+                self.zone_bundle = (Arc::clone(&table.bundle), publisher.position().version);
+            }
         }
         self.zone_open = true;
         self.parts.feeds.open_zone();
@@ -430,6 +434,15 @@ impl Fuse {
             withdrawal.get_or_insert(Withdrawal { zone_version, deadline });
         }
         None
+    }
+
+    fn bundle_at(&self) -> BundleAt {
+        let (bundle, zone) = &self.zone_bundle;
+        BundleAt {
+            routes: self.bundle.1,
+            zone: (*bundle == self.table.bundle).then_some(*zone),
+            catalogs: self.bundle.2.clone(),
+        }
     }
 
     fn publish_catalogs(

@@ -121,6 +121,8 @@ impl Roster {
             let rows: Vec<_> = store.scan(&format!("{CATALOG}{}/", entry.record.cluster));
             let rows: Vec<_> = rows.into_iter().map(|(key, body)| (key, Bytes::from(body))).collect();
             entry.take(&rows, &[], true);
+            // What was refused before is refused again.
+            entry.learn(&authority);
             let (accept, transport) = rules.remove(entry.record.cluster.as_str()).unwrap_or_default();
             entry.rules(accept, transport);
             entry.rebuild();
@@ -381,8 +383,12 @@ impl Roster {
         Ok(batch)
     }
 
-    /// The last catalog on disk with its position, to resume the feed from.
+    /// The last catalog on disk with its position, to resume the feed from. `None` also where something
+    /// of it is refused: the peer is to hear that again.
     pub fn resume(&self, id: &ClusterId) -> Option<Saved> {
+        if self.get(id).is_some_and(|entry| !entry.refused().is_empty()) {
+            return None;
+        }
         let (epoch, version, digest): (u64, u64, String) =
             serde_json::from_slice(&self.inner.store.get(&format!("{POSITION}{id}"))?).ok()?;
         let position = Position { epoch, version, digest: u128::from_str_radix(&digest, 16).ok()? };

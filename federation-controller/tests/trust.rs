@@ -78,6 +78,71 @@ async fn what_is_denied_travels_to_peers_for_the_own_domain_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_root_is_not_activated_while_a_server_is_behind_or_anybody_refuses_the_bundle() {
+    use hansa_controller::roster::Following;
+    use hansa_core::policy::Refusal;
+    let net = Net::default();
+    let (a, ga, b, _gb) = pair(&net).await;
+    assert_eq!(b.join(&a.invite().await).await.0, 200);
+    let link = a.link(Role::Dns("d-1".parse().unwrap()), "d-1").await;
+    let dns = support::Dns::start(link.clone(), "d-1");
+    dns.until("an open zone", |_| true).await;
+    drop(dns);
+    let dns_of = |s: &State| s.nodes.all(hansa_controller::nodes::Kind::Dns);
+    a.until("its DNS server to be gone", |s| dns_of(s).values().all(|node| node.session.is_none())).await;
+
+    let phase = |phase: &str| serde_json::json!({"phase": phase, "force": false});
+    assert_eq!(a.call("POST", "/v1/trust/rotate", phase("publish")).await.0, 200);
+    ga.until("the new bundle", |t| t.bundle.matches("x5c").count() == 2).await;
+    let peer_has_it = |s: &State| s.roster.all().values().all(|entry| entry.bundle.roots.len() == 2);
+    b.until("the new bundle", peer_has_it).await;
+    let refused = async || {
+        // Acknowledgements of the others have come by then.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let (status, answer) = a.call("POST", "/v1/trust/rotate", phase("activate")).await;
+        assert_eq!((status, answer["code"].as_str()), (409, Some("HNS-3012")), "{answer}");
+    };
+    refused().await;
+    let _dns = support::Dns::start(link, "d-1");
+    let applied = a.state.feeds.zone().position().version;
+    let caught_up =
+        |s: &State| dns_of(s).values().all(|node| node.applied.is_some_and(|version| version >= applied));
+    a.until("its DNS server to catch up", caught_up).await;
+
+    // The peer says that it took the version, and that it refuses the row.
+    let says = |session: u64, key: &str| Following {
+        session,
+        applied: Some(u64::MAX),
+        heard: Some(tokio::time::Instant::now()),
+        refusals: vec![Refusal { key: key.to_owned(), reason: "HNS-3010".to_owned() }],
+        conflicts: Vec::new(),
+    };
+    a.state.roster.followed(&b.cluster(), says(u64::MAX, "cluster"));
+    refused().await;
+    a.state.roster.followed(&b.cluster(), says(u64::MAX, "export/shop/web"));
+    // So does an own gateway.
+    let position = a.state.feeds.routes().position();
+    let nothing = hansa_proto::feed::follow::Applied {
+        position,
+        snapshot: false,
+        changed: Vec::new(),
+        removed: Vec::new(),
+        refused: Vec::new(),
+    };
+    let bad = Refusal { key: "self".to_owned(), reason: "it cannot be read".to_owned() };
+    ga.handle.applied(&nothing, vec![bad]);
+    refused().await;
+    let touched = hansa_proto::feed::follow::Applied { removed: vec!["self".to_owned()], ..nothing };
+    ga.handle.applied(&touched, Vec::new());
+    let activated = async {
+        while a.call("POST", "/v1/trust/rotate", phase("activate")).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LONG, activated).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_root_is_rotated_once_everybody_acknowledged_it() {
     let net = Net::default();
     let (a, _ga, b, _gb) = pair(&net).await;

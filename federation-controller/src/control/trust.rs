@@ -20,7 +20,8 @@ use tracing::info;
 use super::State;
 use crate::authority::DenyError;
 use crate::join::{expires, life};
-use crate::nodes::{Forgotten, Kind};
+use crate::nodes::{Forgotten, Kind, Node};
+use crate::roster::Following;
 use crate::secrets::Purpose;
 
 /// A follower that was not heard for so long has acknowledged nothing.
@@ -47,6 +48,19 @@ fn denial(what: &str) -> Result<Denial, String> {
         None => (None, what),
     };
     Ok(Denial::Server(kind, id.parse().map_err(|e| format!("{e}"))?))
+}
+
+/// Whether an own server has the bundle in force that came with the version `wanted`, in its row `self`.
+fn took(node: &Node, wanted: Option<u64>) -> bool {
+    let applied = node.applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted);
+    applied && node.refusals.iter().all(|refusal| refusal.key != "self")
+}
+
+/// The same of a peer, which gets the bundle in the row `cluster`.
+fn heard(peer: &Following, wanted: Option<u64>) -> bool {
+    let lately = peer.heard.is_some_and(|at| at.elapsed() < HEARD);
+    let applied = peer.applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted);
+    lately && applied && peer.refusals.iter().all(|refusal| refusal.key != "cluster")
 }
 
 fn undenied(what: &str, error: &DenyError) -> Error {
@@ -181,22 +195,19 @@ impl State {
         std::iter::once(self.own_trust()).chain(peers).collect()
     }
 
-    /// Whether every peer and every own server that is connected has the own bundle in force.
+    /// Whether every peer and every own server, connected or not, has the own bundle in force.
     fn acknowledged(&self) -> bool {
         let Some(view) = self.view.borrow().clone() else { return false };
         if *view.routes.bundle != *self.authority.bundle().borrow().to_json() {
             // The newest bundle is not even published yet.
             return false;
         }
-        let (routes, catalogs) = &view.bundle_at;
-        let gateways = self.nodes.all(Kind::Gateway);
-        let servers = gateways.values().all(|node| node.applied.is_some_and(|v| v >= *routes));
-        let peers = self.roster.all().into_iter().all(|(id, entry)| {
-            let heard = entry.following.heard.is_some_and(|at| at.elapsed() < HEARD);
-            let applied = entry.following.applied.zip(catalogs.get(&id).copied());
-            heard && applied.is_some_and(|(applied, wanted)| applied >= wanted)
-        });
-        servers && peers
+        let at = &view.bundle_at;
+        let all = |kind, wanted| self.nodes.all(kind).values().all(|node| took(node, wanted));
+        let peers = self.roster.all().into_iter();
+        all(Kind::Gateway, Some(at.routes))
+            && all(Kind::Dns, at.zone)
+            && peers.into_iter().all(|(id, entry)| heard(&entry.following, at.catalogs.get(&id).copied()))
     }
 
     /// `POST /v1/trust/rotate`.

@@ -28,8 +28,19 @@ pub struct View {
     pub exhausted: BTreeSet<ServiceName>,
     /// What is wrong now.
     pub problems: Vec<Error>,
-    /// Versions that carry the own bundle in force: routes, and each peer's catalog.
-    pub bundle_at: (u64, BTreeMap<ClusterId, u64>),
+    /// Which versions carry the own bundle in force.
+    pub bundle_at: BundleAt,
+}
+
+/// The versions that carry the bundle of the routes in this view.
+#[derive(Debug, Clone, Default)]
+pub struct BundleAt {
+    /// Of the routes.
+    pub routes: u64,
+    /// Of the zone; `None` while it carries an older one.
+    pub zone: Option<u64>,
+    /// Of each peer's catalog.
+    pub catalogs: BTreeMap<ClusterId, u64>,
 }
 
 impl View {

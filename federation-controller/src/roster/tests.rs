@@ -148,6 +148,26 @@ async fn a_peer_denies_what_is_its_own_and_is_remembered() {
 }
 
 #[tokio::test]
+async fn a_refused_bundle_is_refused_again_after_a_restart() {
+    let scene = scene();
+    scene.add().await;
+    assert!(scene.brings(&catalog("b", &scene.ca, 0)).await.is_empty());
+    assert!(scene.roster.resume(&id("b")).is_some());
+    let other = Ca::create("b.td".parse().unwrap(), CaOptions::default(), SystemTime::now()).unwrap();
+    let mut bad = catalog("b", &scene.ca, 0);
+    let sequence = other.bundle().sequence;
+    let (from, to) = (format!("sequence\":{sequence}"), format!("sequence\":{}", sequence + 1_000));
+    bad.cluster.bundle = other.bundle().to_json().replace(&from, &to).into();
+    assert_eq!(scene.brings(&bad).await[0].key, "cluster");
+    let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+    assert_eq!(again.get(&id("b")).unwrap().refused()[0].key, "cluster");
+    assert!(
+        again.resume(&id("b")).is_none(),
+        "a snapshot is asked for, and what it brings acknowledged anew"
+    );
+}
+
+#[tokio::test]
 async fn rows_beyond_the_limit_are_refused_and_the_others_count() {
     let scene = scene();
     scene.add().await;
