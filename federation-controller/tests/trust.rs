@@ -172,3 +172,38 @@ async fn a_root_is_rotated_once_everybody_acknowledged_it() {
         |s: &State| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.contains_key(&name("shop/web")));
     b.until("the export under the new root", known).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_gone_or_silent_is_a_broken_path_of_every_import() {
+    let member = Member::new("a", &Net::default()).await;
+    let gone = member.gateway("g-1").await;
+    let _here = member.gateway("g-2").await;
+    member.publish("web.yaml", &export("web", ""));
+    member.publish("api.yaml", &export("api", ""));
+    let imports = |s: &State| s.view.borrow().as_ref().is_some_and(|v| v.mesh.imports.len() == 2);
+    member.until("both imports", imports).await;
+    let paths = async |query: &str| -> Vec<(String, String, Value)> {
+        let check = member.get(&format!("/v1/check{query}")).await;
+        let paths = check["paths"].as_array().unwrap().iter();
+        let text = |path: &Value, key: &str| path[key].as_str().unwrap().to_owned();
+        paths.map(|p| (text(p, "service"), text(p, "gateway"), p["hops"][2].clone())).collect()
+    };
+    assert_eq!(paths("").await, [], "the stand-ins walk nothing, and both answer");
+    drop(gone);
+    let away = |s: &State| {
+        s.nodes.all(hansa_controller::nodes::Kind::Gateway).values().any(|node| node.session.is_none())
+    };
+    member.until("g-1 to be gone", away).await;
+    let found = paths("").await;
+    let named: Vec<_> =
+        found.iter().map(|(service, gateway, _)| (service.as_str(), gateway.as_str())).collect();
+    assert_eq!(named, [("shop/api:80", "g-1"), ("shop/web:80", "g-1")]);
+    for (_, _, hop) in &found {
+        assert_eq!(
+            (&hop["id"], &hop["ok"], &hop["code"]),
+            (&"gateway".into(), &false.into(), &"HNS-4009".into())
+        );
+    }
+    assert_eq!(paths("?service=shop/web").await.len(), 1);
+    assert_eq!(paths("?peer=b").await, []);
+}

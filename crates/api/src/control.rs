@@ -12,7 +12,8 @@ pub const EXPLAIN: &str = "/v1/explain";
 /// `GET [?service=namespace/name][&port=N][&peer=CLUSTER]`: [`crate::view::Check`].
 ///
 /// The controller leaves the hops `name`, `address` and `gateway` at `ok: null`, with the virtual
-/// address of that gateway as the `detail` of `address`; the command line walks them itself.
+/// address of that gateway as the `detail` of `address`; the command line walks them itself. An own
+/// gateway that did not answer has a path for every import, with the hop `gateway` broken.
 pub const CHECK: &str = "/v1/check";
 /// `GET`: [`crate::view::Endpoints`].
 pub const ENDPOINTS: &str = "/v1/endpoints";

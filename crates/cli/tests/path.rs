@@ -136,6 +136,23 @@ fn a_closed_port_is_a_broken_hop() {
 }
 
 #[test]
+fn a_gateway_that_walked_nothing_is_a_broken_hop() {
+    let hop = |id: &str| json!({ "id": id, "ok": null, "code": null, "seconds": null, "detail": "" });
+    let (local, port) = (Ipv4Addr::LOCALHOST, http());
+    let path = json!({ "service": format!("shop/checkout:{port}"), "gateway": "gateway-2", "peer": "gcp-eu",
+        "peerGateway": null, "hops": [hop("name"), hop("address"),
+            { "id": "gateway", "ok": false, "code": "HNS-4009", "seconds": null, "detail": "gone" }] });
+    let controller = Controller::new([
+        ("GET /v1/check", 200, json!({ "paths": [path] })),
+        ("GET /v1/endpoints", 200, json!({ "dns": [dns(NAME, local).to_string()] })),
+        ("GET /v1/services", 200, json!([])),
+    ]);
+    let check = controller.hansa(&["check", "-o", "json"]);
+    assert_eq!(check.code, 1, "{check:?}");
+    broken_at(&check.json(), "gateway", "HNS-4009");
+}
+
+#[test]
 fn an_endpoint_that_speaks_no_http_is_a_broken_hop() {
     let local = Ipv4Addr::LOCALHOST;
     let mute = TcpListener::bind((local, 0)).unwrap();

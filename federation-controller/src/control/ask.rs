@@ -1,13 +1,14 @@
 //! Questions to the own gateways: `explain` and `check`, asked of all at once.
 //!
-//! Part of `control`. A gateway that does not answer in time is left out of the answer, and named.
+//! Part of `control`. A gateway that does not answer in time is named in the log; for `check`, every import
+//! is broken there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hansa_api::view::{Check, Error, Explain, GatewayExplain, Hop};
-use hansa_core::code::{cli, control};
+use hansa_api::view::{Check, CheckPath, Error, Explain, GatewayExplain, Hop};
+use hansa_core::code::{Code, cli, control};
 use hansa_core::name::{NodeId, ServiceName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,39 +47,51 @@ fn about(query: Option<&str>) -> Result<About, Error> {
     Ok(about)
 }
 
+/// What the own gateways said.
+struct Answers<T> {
+    read: BTreeMap<NodeId, T>,
+    /// Those registered that said nothing, and why.
+    silent: BTreeMap<NodeId, (Code, String)>,
+}
+
 impl State {
     async fn ask<T: DeserializeOwned>(
         &self,
         kind: &str,
         about: &About,
         limit: Duration,
-    ) -> Result<BTreeMap<NodeId, T>, Error> {
+    ) -> Result<Answers<T>, Error> {
         let question = Bytes::from(serde_json::to_vec(about).unwrap_or_default());
-        let followers = self.nodes.all(Kind::Gateway).into_iter();
-        let asked = followers.filter_map(|(id, node)| {
-            let (follower, question) = (node.follower?, question.clone());
-            Some(async move { (id, follower.ask(kind, question, limit).await) })
-        });
-        let answers = futures::future::join_all(asked).await;
-        if answers.is_empty() {
+        let mut silent = BTreeMap::new();
+        let mut asked = Vec::new();
+        for (id, node) in self.nodes.all(Kind::Gateway) {
+            let Some(follower) = node.follower else {
+                silent.insert(id, (control::NO_GATEWAY, "it does not follow this controller".to_owned()));
+                continue;
+            };
+            let question = question.clone();
+            asked.push(async move { (id, follower.ask(kind, question, limit).await) });
+        }
+        if asked.is_empty() {
             return Err(Error::new(control::NO_GATEWAY, "gateways", "none follows this controller"));
         }
         let mut read = BTreeMap::new();
         let mut causes = Vec::new();
-        for (id, answer) in answers {
+        for (id, answer) in futures::future::join_all(asked).await {
             let answer = answer.map_err(|e| e.to_string());
             match answer.and_then(|json| serde_json::from_slice(&json).map_err(|e| e.to_string())) {
                 Ok(answer) => drop(read.insert(id, answer)),
                 Err(cause) => {
                     warn!(gateway = %id, kind, cause, "a gateway did not answer");
                     causes.push(format!("{id}: {cause}"));
+                    silent.insert(id, (cli::TIMED_OUT, cause));
                 }
             }
         }
         if read.is_empty() {
             return Err(Error::new(cli::TIMED_OUT, "gateways", causes.join("; ")));
         }
-        Ok(read)
+        Ok(Answers { read, silent })
     }
 
     /// `GET /v1/explain`.
@@ -96,11 +109,11 @@ impl State {
             return Err(Error::new(cli::NOT_FOUND, format!("service {name}"), cause));
         }
         about.port = port;
-        let answers: BTreeMap<NodeId, GatewayExplain> = self.ask("explain", &about, EXPLAIN).await?;
+        let answers: Answers<GatewayExplain> = self.ask("explain", &about, EXPLAIN).await?;
         Ok(Explain {
             service: format!("{name}:{}", port.unwrap_or_default()),
             from: self.facts.locality.to_string(),
-            gateways: answers.into_values().collect(),
+            gateways: answers.read.into_values().collect(),
         })
     }
 
@@ -111,23 +124,46 @@ impl State {
         if let Some(name) = about.service.as_ref().filter(|name| !view.mesh.imports.contains_key(name)) {
             return Err(Error::new(cli::NOT_FOUND, format!("service {name}"), "nobody exports it"));
         }
-        let answers: BTreeMap<NodeId, Check> = self.ask("check", &about, CHECK).await?;
-        let mut paths: Vec<_> = answers.into_values().flat_map(|check| check.paths).collect();
+        let answers: Answers<Check> = self.ask("check", &about, CHECK).await?;
+        let mut paths: Vec<_> = answers.read.into_values().flat_map(|check| check.paths).collect();
         for path in &mut paths {
             let vip = address(&view, &path.service, &path.gateway, &path.peer);
-            let open = |id: &str, detail: String| Hop {
-                id: id.to_owned(),
-                ok: None,
-                code: None,
-                seconds: None,
-                detail,
-            };
             let own = [open("name", String::new()), open("address", vip), open("gateway", String::new())];
             path.hops.splice(0..0, own);
+        }
+        for (id, (code, cause)) in &answers.silent {
+            paths.extend(broken(&view, &about, id, (*code, cause)));
         }
         paths.sort_by(|a, b| (&a.service, &a.gateway, &a.peer).cmp(&(&b.service, &b.gateway, &b.peer)));
         Ok(Check { paths })
     }
+}
+
+/// A hop that the command line walks.
+fn open(id: &str, detail: String) -> Hop {
+    Hop { id: id.to_owned(), ok: None, code: None, seconds: None, detail }
+}
+
+/// One path for every import asked about, broken at a gateway that walked none.
+fn broken(view: &View, about: &About, gateway: &NodeId, (code, cause): (Code, &str)) -> Vec<CheckPath> {
+    let asked = |name: &ServiceName| about.service.as_ref().is_none_or(|wanted| wanted == name);
+    let imports = view.mesh.imports.iter().filter(|(name, _)| asked(name));
+    let paths = imports.filter_map(|(name, import)| {
+        let port = import.ports.iter().find(|p| about.port.is_none_or(|wanted| wanted == p.port))?;
+        let clusters = import.clusters.keys().map(ToString::to_string);
+        let peer = clusters.into_iter().find(|id| about.peer.as_ref().is_none_or(|wanted| wanted == id))?;
+        let detail = format!("{gateway}: {cause}");
+        let dead = Hop { ok: Some(false), code: Some(code.to_string()), ..open("gateway", detail) };
+        Some(CheckPath {
+            service: format!("{name}:{}", port.port),
+            gateway: gateway.to_string(),
+            peer,
+            peer_gateway: None,
+            // Any address of the name will do: those of this gateway may be out of DNS already.
+            hops: vec![open("name", String::new()), open("address", String::new()), dead],
+        })
+    });
+    paths.collect()
 }
 
 /// The virtual address by which this gateway serves that service; for a headless one, of its first
