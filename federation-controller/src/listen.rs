@@ -2,7 +2,7 @@
 //!
 //! `h2`: mutual TLS for own gateways and DNS servers and for peers' controllers. `hansa-enroll` and
 //! `hansa-join`: server authentication only. Every connection has a deadline for its handshake and a
-//! place among a bounded number; a live one ends at once when its certificate is no longer trusted.
+//! place among a bounded number, of which strangers get a few; a live one ends at once when its certificate is no longer trusted.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -35,6 +35,9 @@ use tracing::{debug, info, warn};
 use crate::authority::Authority;
 
 const MOST_CONNECTIONS: usize = 4_096;
+/// Most connections at once through each door that asks for no certificate: whoever knocks there is
+/// anybody, and must not take the places of members.
+pub const MOST_STRANGERS: usize = 256;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Enrolling and joining are one question and one answer.
 const SHORT_LIFE: Duration = Duration::from_secs(20);
@@ -121,6 +124,8 @@ struct Doors {
     enroll: Arc<rustls::ServerConfig>,
     join: Arc<rustls::ServerConfig>,
     admit: Admit,
+    enrolling: Arc<Semaphore>,
+    joining: Arc<Semaphore>,
 }
 
 impl Doors {
@@ -135,7 +140,20 @@ impl Doors {
             enroll: Arc::new(tls.server_without_client_auth(&[ALPN_ENROLL])),
             join: Arc::new(tls.server_without_client_auth(&[ALPN_JOIN])),
             admit,
+            enrolling: Arc::new(Semaphore::new(MOST_STRANGERS)),
+            joining: Arc::new(Semaphore::new(MOST_STRANGERS)),
         }
+    }
+
+    /// A place behind this door; members need none of their own.
+    fn place(&self, door: Door) -> io::Result<Option<OwnedSemaphorePermit>> {
+        let places = match door {
+            Door::Members => return Ok(None),
+            Door::Enroll => &self.enrolling,
+            Door::Join => &self.joining,
+        };
+        let full = |_| io::Error::other("too many connect at once without a certificate");
+        Arc::clone(places).try_acquire_owned().map(Some).map_err(full)
     }
 
     fn choose(&self, offered: &[&[u8]]) -> (Door, Arc<rustls::ServerConfig>) {
@@ -198,7 +216,7 @@ impl Server {
                 return;
             }
         };
-        let (door, stream) = shaken;
+        let (door, stream, _place) = shaken;
         let caller = match caller(door, &stream) {
             Ok(caller) => caller,
             Err(cause) => {
@@ -224,12 +242,16 @@ impl Server {
         }
     }
 
-    async fn handshake(&self, stream: TcpStream) -> io::Result<(Door, TlsStream<TcpStream>)> {
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+    ) -> io::Result<(Door, TlsStream<TcpStream>, Option<OwnedSemaphorePermit>)> {
         let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         let hello = start.client_hello();
         let offered: Vec<&[u8]> = hello.alpn().into_iter().flatten().collect();
         let (door, config) = self.doors.choose(&offered);
-        Ok((door, start.into_stream(config).await?))
+        let place = self.doors.place(door)?;
+        Ok((door, start.into_stream(config).await?, place))
     }
 
     /// Waits until the certificate would be refused: the peer was removed, the leaf denied.

@@ -174,6 +174,36 @@ async fn a_root_is_rotated_once_everybody_acknowledged_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_at_the_join_door_leave_room_for_members() {
+    use hansa_identity::tls::{self, ALPN_JOIN, Pin, pinned_client};
+    use hansa_identity::verify::RoleKind;
+    let member = Member::new("a", &Net::default()).await;
+    let bundle = (**member.state.authority.bundle().borrow()).clone();
+    let client =
+        std::sync::Arc::new(pinned_client(Pin::Bundle(bundle), &[RoleKind::Controller], &[ALPN_JOIN]));
+    let knock = async || {
+        let tcp = tokio::net::TcpStream::connect(member.listen).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(client.clone());
+        tokio::time::timeout(LONG, connector.connect(tls::server_name(), tcp)).await.unwrap()
+    };
+    let mut inside = Vec::new();
+    let full = loop {
+        match knock().await {
+            Ok(stream) => inside.push(stream),
+            Err(error) => break error,
+        }
+        assert!(inside.len() <= hansa_controller::listen::MOST_STRANGERS, "no end of places");
+    };
+    assert_eq!(inside.len(), hansa_controller::listen::MOST_STRANGERS, "{full}");
+    // Own servers enrol and follow meanwhile.
+    member.gateway("g-1").await.until("its table", |_| true).await;
+    drop(inside);
+    while knock().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_gone_or_silent_is_a_broken_path_of_every_import() {
     let member = Member::new("a", &Net::default()).await;
     let gone = member.gateway("g-1").await;
