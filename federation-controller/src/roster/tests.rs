@@ -291,10 +291,20 @@ async fn a_peer_that_comes_again_does_not_bring_an_older_bundle() {
 async fn a_peer_removed_while_its_catalog_comes_in_leaves_no_rows() {
     let scene = scene();
     let (catalog, b) = (catalog("b", &scene.ca, 50), id("b"));
-    for round in 0..20 {
+    let position = Position { epoch: 1, version: 1, digest: 0 };
+    let changed: Vec<_> = convert::catalog::rows(&catalog).into_iter().collect();
+    for round in 0..100 {
         scene.add().await;
-        let (_, removed) = tokio::join!(scene.brings(&catalog), scene.roster.remove(&b));
-        removed.unwrap();
+        // On threads of their own, so that the two meet at every point.
+        let (roster, id, changed) = (scene.roster.clone(), b.clone(), changed.clone());
+        let coming = tokio::spawn(async move {
+            let (removed, refused) = (Vec::new(), Vec::new());
+            let change = Applied { position, snapshot: true, changed, removed, refused };
+            roster.apply(&id, &change).await;
+        });
+        let (roster, id) = (scene.roster.clone(), b.clone());
+        tokio::spawn(async move { roster.remove(&id).await }).await.unwrap().unwrap();
+        coming.await.unwrap();
         let rows = (scene.store.scan("peer/"), scene.store.scan("catalog/"), scene.store.scan("position/"));
         assert!(rows.0.is_empty() && rows.1.is_empty() && rows.2.is_empty(), "round {round}: {rows:?}");
     }
