@@ -81,7 +81,6 @@ fn pick(n: usize) {
         kind: ServiceType::ClusterSetIP,
         ports: ports(),
         affinity: Affinity::None,
-        traffic: Default::default(),
         vips: BTreeMap::new(),
         clusters: (0..CLUSTERS)
             .map(|c| (cluster(c), Candidate { ports: BTreeSet::from([PORT]), endpoints: endpoints(c) }))
@@ -127,6 +126,7 @@ fn catalog(c: usize, n: usize) -> Catalog {
         kind: ServiceType::ClusterSetIP,
         ports: ports(),
         affinity: Affinity::None,
+        traffic: Default::default(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         endpoints: endpoints(c),
