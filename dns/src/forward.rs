@@ -199,6 +199,17 @@ fn options(config: &Config) -> ResolverOpts {
     options
 }
 
+/// For [`crate::fuzzing`]: the answer that `said` of an upstream becomes, where it becomes one.
+pub(crate) fn rewritten(query: &Query<'_>, said: &Message, limit: usize, out: &mut Vec<u8>) -> Option<Rcode> {
+    let name = Name::read(&mut BinDecoder::new(query.name())).ok()?;
+    let mut message = Message::response(0, OpCode::Query);
+    message.add_query(ProtoQuery::query(name, RecordType::from(query.qtype)));
+    message.metadata.response_code = said.metadata.response_code;
+    message.answers.clone_from(&said.answers);
+    message.authorities.clone_from(&said.authorities);
+    encode(query, message, limit, out).ok()
+}
+
 /// Encodes a forwarded answer, cut to the header and the TC bit if it does not fit.
 fn encode(query: &Query<'_>, message: Message, limit: usize, out: &mut Vec<u8>) -> Result<Rcode, Rcode> {
     let code = match message.metadata.response_code {

@@ -7,13 +7,14 @@ use hansa_core::name::ServiceName;
 use hansa_core::zone::{self, Answer, Qtype, Zone, ZoneHost, ZonePort, ZoneService};
 use hickory_proto::op::Message;
 
+use crate::forward;
 use crate::message::{Head, PLAIN_LIMIT, Query, Rcode, Refused, TCP_LIMIT, UDP_LIMIT, parse, refuse, reply};
 
 /// A target: its name and what it does with the input.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[FuzzTarget] = &[("packet", packet_law)];
+pub const TARGETS: &[FuzzTarget] = &[("packet", packet_law), ("upstream", upstream_law)];
 
 /// Whatever comes in, what goes out is a message that others can read, within its limit.
 fn packet_law(data: &[u8]) {
@@ -34,6 +35,22 @@ fn packet_law(data: &[u8]) {
     for qtype in [Qtype::A, Qtype::Aaaa, Qtype::Srv, Qtype::Txt, Qtype::Soa, Qtype::Ns, Qtype::Any] {
         let answer = zone::answer(&zone, query.text(), qtype);
         write(data, &query, &answer, &mut out);
+    }
+}
+
+/// A question of a client, as it comes in: example.com A, with EDNS.
+const QUESTION: &[u8] =
+    b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x07example\x03com\x00\x00\x01\x00\x01\
+    \x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";
+
+/// Whatever an upstream says, a client gets a message that others can read, within its limit.
+fn upstream_law(data: &[u8]) {
+    let (Ok(query), Ok(said)) = (parse(QUESTION), Message::from_vec(data)) else { return };
+    for limit in [PLAIN_LIMIT, UDP_LIMIT, TCP_LIMIT] {
+        let mut out = Vec::new();
+        if forward::rewritten(&query, &said, limit, &mut out).is_some() {
+            judge(QUESTION, &out, limit);
+        }
     }
 }
 

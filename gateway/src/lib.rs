@@ -5,6 +5,7 @@
 //! never talks to Kubernetes and never decides who is a peer.
 
 pub mod config;
+pub mod fuzzing;
 pub mod gateway;
 pub mod tunnel;
 

@@ -26,6 +26,8 @@ use crate::tunnel::Open;
 
 mod join;
 
+pub(crate) use join::fuzz as fuzz_bundle;
+
 /// Connections at once.
 const CONNECTIONS: usize = 128;
 /// Streams of one connection at once.

@@ -21,6 +21,8 @@ mod announce;
 mod neighbour;
 mod route;
 
+pub(crate) use neighbour::fuzz as fuzz_question;
+
 /// When an announcement is repeated, after its beginning: neighbours ignore a change that comes
 /// within a second of another one, and the dead may still answer for a moment.
 const REPEATS: [u64; 8] = [0, 60, 150, 300, 600, 1_000, 1_700, 3_000];

@@ -34,6 +34,7 @@ fn main() -> Result<()> {
     http3(&corpus)?;
     identity(&corpus)?;
     rows(&corpus)?;
+    gateway(&corpus)?;
     packets(&corpus)
 }
 
@@ -214,8 +215,35 @@ fn identity(corpus: &Corpus) -> Result<()> {
         expires,
     };
     corpus.put("identity_token", "invite", invite.to_text())?;
+    // Without its key: none is ever written here, not even one that means nothing.
+    let mut state: serde_json::Value = serde_json::from_str(&ca.to_state()?)?;
+    state["active"]["key"] = "".into();
+    corpus.put("identity_ca_state", "shape", state.to_string())?;
     corpus.put("identity_token", "sha256", format!("sha256:{}", "0a".repeat(32)))?;
     corpus.put("identity_token", "serial", "serial:00af")
+}
+
+fn gateway(corpus: &Corpus) -> Result<()> {
+    let udp = "connect-udp\ngw:1\n/.well-known/masque/udp/telemetry.ops.svc.clusterset.local/53/";
+    corpus.put("gateway_connect", "udp", udp)?;
+    corpus.put("gateway_connect", "tcp", "\ncheckout.shop.svc.clusterset.local:80\n")?;
+    corpus.put("gateway_datagram", "short", [0x40, 1, 2, 3, 4, 5, 6, 7, 8, 9])?;
+    corpus.put("gateway_datagram", "long", [0xc0, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0])?;
+    let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let ca = Ca::create("fuzz.example".parse()?, CaOptions::default(), now)?;
+    corpus.put("gateway_join_bundle", "fresh", ca.bundle().to_json())?;
+    // Who has fd00::7? Asked of its group, by fd00::1.
+    let mut question =
+        vec![0x33, 0x33, 0xff, 0, 0, 7, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255];
+    let ips = ["fd00::1", "ff02::1:ff00:7"].map(|ip| ip.parse::<std::net::Ipv6Addr>());
+    ips.into_iter().try_for_each(|ip| ip.map(|ip| question.extend(ip.octets())))?;
+    question.extend([135, 0, 0, 0, 0, 0, 0, 0]);
+    question.extend("fd00::7".parse::<std::net::Ipv6Addr>()?.octets());
+    question.extend([1, 1, 2, 0, 0, 0, 0, 1]);
+    corpus.put("gateway_neighbour", "question", question)?;
+    let paths = r#"{"version":1,"paths":[{"path":{"peer":"b"},"track":{"state":"up"},"since":17},
+        {"path":{"endpoint":"[::1]:80"},"track":{"state":"down","since":1,"failed_probes":2},"since":17}]}"#;
+    corpus.put("gateway_paths", "one", paths)
 }
 
 fn sample() -> Result<Catalog> {
@@ -379,5 +407,10 @@ fn packets(corpus: &Corpus) -> Result<()> {
     ] {
         corpus.put("dns_packet", name, question)?;
     }
-    Ok(())
+    let mut answer = b"\x12\x34\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00".to_vec();
+    answer.extend(b"\x07example\x03com\x00\x00\x01\x00\x01");
+    // The name by a pointer, A, IN, a minute, four octets.
+    answer.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01");
+    corpus.put("dns_upstream", "a", answer)?;
+    corpus.put("dns_upstream", "missing", b"\x12\x34\x81\x83\x00\x00\x00\x00\x00\x00\x00\x00")
 }

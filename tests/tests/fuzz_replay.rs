@@ -22,10 +22,11 @@ fn fuzz() -> PathBuf {
 }
 
 fn targets() -> Vec<(String, Law)> {
-    let crates: [(&str, &[(&str, Law)]); 7] = [
+    let crates: [(&str, &[(&str, Law)]); 8] = [
         ("api", hansa_api::fuzzing::TARGETS),
         ("core", hansa_core::fuzzing::TARGETS),
         ("dns", hansa_dns::fuzzing::TARGETS),
+        ("gateway", hansa_gateway::fuzzing::TARGETS),
         ("http3", hansa_http3::fuzzing::TARGETS),
         ("identity", hansa_identity::fuzzing::TARGETS),
         ("proto", hansa_proto::fuzzing::TARGETS),

@@ -17,8 +17,13 @@ use crate::token::{EnrollToken, InviteToken};
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[FuzzTarget] =
-    &[("bundle", bundle), ("token", token), ("leaf", leaf), ("signing_request", signing_request)];
+pub const TARGETS: &[FuzzTarget] = &[
+    ("bundle", bundle),
+    ("ca_state", ca_state),
+    ("token", token),
+    ("leaf", leaf),
+    ("signing_request", signing_request),
+];
 
 /// Bundle text; what is read is written and read again to the same value.
 pub fn bundle(bytes: &[u8]) {
@@ -26,6 +31,15 @@ pub fn bundle(bytes: &[u8]) {
     if let Ok(bundle) = Bundle::from_json(&domain, bytes) {
         let again = Bundle::from_json(&domain, bundle.to_json().as_bytes());
         assert_eq!(again.as_ref(), Ok(&bundle), "a bundle survives writing and reading");
+    }
+}
+
+/// The state of an authority as its file holds it; what is read is written and read again to the same text.
+pub fn ca_state(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(state) = Ca::from_state(text).and_then(|ca| ca.to_state()) {
+        let again = Ca::from_state(&state).and_then(|ca| ca.to_state());
+        assert_eq!(again.ok().as_ref(), Some(&state), "a state survives reading and writing");
     }
 }
 

@@ -110,6 +110,14 @@ async fn write(file: PathBuf, rows: &[Row]) -> Result<(), String> {
     written.map_err(|e| e.to_string())
 }
 
+/// For [`crate::fuzzing`]: what is read is written and read again to the same value.
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Ok(saved) = serde_json::from_slice::<Saved>(data) {
+        let again = serde_json::to_vec(&saved).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        assert_eq!(again.as_ref(), Some(&saved));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hansa_core::catalog::Protocol;

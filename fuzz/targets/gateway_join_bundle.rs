@@ -1,0 +1,5 @@
+//! Fuzzes `hansa_gateway::fuzzing`, target `join_bundle`. Run by `fuzz/run`; never part of a test.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hansa_fuzz::run(hansa_gateway::fuzzing::TARGETS, "join_bundle", data));
