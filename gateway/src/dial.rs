@@ -100,7 +100,7 @@ impl Dialer {
             if Instant::now() >= end {
                 break;
             }
-            match self.connect(choice.address).await {
+            match self.connect(choice.address, end.min(Instant::now() + self.limit)).await {
                 Ok(dialed) => return Ok(dialed),
                 Err(error @ DialError::Own(_)) => return Err(error),
                 Err(error) => last = error,
@@ -109,11 +109,10 @@ impl Dialer {
         Err(last)
     }
 
-    /// Connects to one endpoint and records how it went.
-    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Dialed, DialError> {
+    /// Connects to one endpoint before `end` and records how it went.
+    async fn connect(&self, address: SocketAddr, end: Instant) -> Result<Dialed, DialError> {
         let load = self.take(address);
         let path = Path::Endpoint(address);
-        let end = Instant::now() + self.limit;
         let connected = loop {
             match tokio::time::timeout_at(end, TcpStream::connect(address)).await {
                 // Connections end all the time, and give back what is short.

@@ -28,7 +28,7 @@ use crate::dial::Dialer;
 use crate::explain;
 use crate::listen::{Bound, Listeners};
 use crate::metrics::{Metrics, register_all};
-use crate::plane::Plane;
+use crate::plane::{CALLS, Places, Plane};
 use crate::reach::Tracks;
 use crate::table::{Current, Tables, adopt_trust};
 use crate::tunnel::{self, Incoming, JoinStreams, Tunnels};
@@ -236,7 +236,7 @@ fn plane(
         tasks: process.tasks.clone(),
         shards,
         controllers: config.controller.clone(),
-        calls: crate::plane::Calls::default(),
+        calls: Places::new(CALLS),
     }
 }
 

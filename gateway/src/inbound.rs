@@ -3,6 +3,7 @@
 //! Called with every request the tunnels bring. It reaches endpoints of the own cluster and the
 //! own controller, nothing else: a loop cannot be expressed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::dial::DialError;
 use crate::metrics::Flow;
 use crate::outcome::{Outcome, Refusal};
-use crate::plane::{Plane, Record};
+use crate::plane::{Places, Plane, Record};
 use crate::splice::{self, Moved, TcpSink, TcpSource};
 use crate::tunnel::{CONNECT_UDP, RecvHalf, Request, SendHalf};
 
@@ -26,6 +27,8 @@ use crate::tunnel::{CONNECT_UDP, RecvHalf, Request, SendHalf};
 pub(crate) const CONTROLLER: &str = "controller.hansa.internal:443";
 /// Strangers that are led to the controller at once, to join.
 const JOINS: usize = 16;
+/// Of them, from one address or one /64 of IPv6.
+const JOINS_EACH: usize = 4;
 /// Joining is one exchange; who stays longer is not joining.
 const JOINING: Duration = Duration::from_secs(30);
 /// Marks a probe: the endpoint is dialled and the connection closed without a byte.
@@ -204,7 +207,7 @@ async fn join(
 
 /// Splices a peer's controller to our own; an inner TLS runs end to end between them.
 async fn controller(plane: &Plane, request: Request, record: &mut Record) -> Outcome {
-    let Some(_place) = plane.calls.enter(&request.peer.cluster) else {
+    let Some(_place) = plane.calls.enter(request.peer.cluster.clone()) else {
         let refusal = Refusal::no_endpoint("too many links of this peer to the controller".to_owned());
         return refuse(plane, request, &refusal, record).await;
     };
@@ -234,18 +237,27 @@ pub(crate) async fn dial_controller(plane: &Plane) -> Result<TcpStream, &'static
     Err("it does not answer")
 }
 
+/// Whose places a stranger takes: an IPv6 host has all addresses of its /64.
+fn source(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
 /// Takes those who want to join to the own controller, as they are.
 pub(crate) async fn joins(plane: Arc<Plane>, mut streams: crate::tunnel::JoinStreams) {
-    let room = Arc::new(Semaphore::new(JOINS));
+    let (room, each_from) = (Arc::new(Semaphore::new(JOINS)), Places::new(JOINS_EACH));
     while let Some(join) = streams.recv().await {
         // Strangers may come this far: they take a few places for a while, and no more.
-        let Ok(place) = room.clone().try_acquire_owned() else {
+        let place = each_from.enter(source(join.from.ip()));
+        let (Some(place), Ok(of_all)) = (place, room.clone().try_acquire_owned()) else {
             tracing::debug!(from = %join.from, "no place for one more join");
             continue;
         };
         let each = plane.clone();
         plane.tasks.spawn_until_shutdown("join", async move {
-            let _place = place;
+            let _held = (place, of_all);
             let controller = match dial_controller(&each).await {
                 Ok(controller) => Arc::new(controller),
                 Err(cause) => {

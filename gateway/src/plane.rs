@@ -30,7 +30,7 @@ use crate::tunnel::Tunnels;
 mod calls;
 mod tenants;
 
-pub(crate) use calls::Calls;
+pub(crate) use calls::{CALLS, Places};
 pub(crate) use tenants::{Tenant, Tenants};
 
 /// The shared parts of the data path.
@@ -65,7 +65,7 @@ pub(crate) struct Plane {
     /// The controllers of the own cluster.
     pub(crate) controllers: Vec<String>,
     /// Links of peers to them.
-    pub(crate) calls: Calls,
+    pub(crate) calls: Places<ClusterId>,
 }
 
 /// What one virtual address and port lead to.

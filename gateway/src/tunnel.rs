@@ -48,6 +48,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use hub::SETTLE;
 use hub::{Hub, Inputs};
 use link::Missed;
 use registry::Wish;
@@ -62,6 +63,32 @@ pub use peer::Lane;
 pub use reach::{GatewayReach, PeerReach, ReachView};
 pub use request::{CONNECT_UDP, Request, Responder};
 pub use stream::{RecvHalf, Response, SendHalf, Stream};
+
+/// For [`crate::fuzzing`].
+pub(crate) mod fuzzing {
+    use http::Method;
+
+    use super::cid::Generator;
+
+    /// A packet as the steering of datagrams sees it, before anybody is known: any octets name a shard or none.
+    pub(crate) fn datagram(data: &[u8]) {
+        for server in [None, "a1".parse().ok(), "00112233445566778899aabbccddee".parse().ok()] {
+            let shard = Generator { server, shard: 3 }.shard_of(data);
+            assert!(shard.is_none_or(|shard| shard <= usize::from(u8::MAX)));
+            assert!(shard.is_none() || data[0] & 0x80 == 0, "a long header names no shard");
+        }
+    }
+
+    /// What a head asks for, if it is taken.
+    pub(crate) fn target(
+        method: &Method,
+        protocol: Option<&str>,
+        authority: Option<&str>,
+        path: Option<&str>,
+    ) -> Option<String> {
+        super::request::target(method, protocol, authority, path).ok()
+    }
+}
 
 /// Requests of peers, in a queue for each shard.
 #[derive(Debug)]
@@ -230,8 +257,9 @@ impl Tunnels {
         self.hub.reach.subscribe()
     }
 
-    /// Says GOAWAY on every accepted tunnel, accepts and dials nothing new, waits for running requests
-    /// at most `limit`, closes the rest with [`Cut::Drain`]. True if nothing had to be cut.
+    /// Says GOAWAY on every tunnel that peers ask on, accepts nothing new, waits for what runs on them at least a
+    /// second and at most `limit`, and closes them with [`Cut::Drain`]. True if nothing had to be cut. The
+    /// tunnels we ask on stay, and are dialled anew where they end.
     pub async fn drain(&self, limit: Duration) -> bool {
         let clean = self.hub.drain(limit).await;
         self.hub.flush().await;

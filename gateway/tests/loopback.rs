@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hansa_core::mesh::Transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -234,7 +235,17 @@ async fn a_drain_lets_running_connections_finish_and_cuts_the_rest_with_a_code()
 /// Nobody was told beforehand, as when its controller is away: what it rejects goes to the peer's other one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peers_gateway_that_leaves_unannounced_fails_nobody() {
+    leaves_unannounced(Transport::Auto).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peers_gateway_that_leaves_unannounced_fails_nobody_over_tcp() {
+    leaves_unannounced(Transport::Http2).await;
+}
+
+async fn leaves_unannounced(transport: Transport) {
     let mut world = World::with(&[("a", 1), ("b", 2)], "drain: {deadline: 5s}\n").await;
+    world.transport = transport;
     let echo = Echo::start("b:").await;
     world.member("b").export("shop/web", &[echo.port]);
     world.publish().await;

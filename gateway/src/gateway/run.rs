@@ -17,13 +17,11 @@ use crate::config::Config;
 use crate::listen::Bound;
 use crate::plane::Plane;
 use crate::table::{Current, adopt_trust};
-use crate::tunnel::Incoming;
+use crate::tunnel::{Incoming, SETTLE};
 use crate::{follow, inbound, reach, report, sibling};
 
 /// How long peers get to act on the withdrawal before GOAWAY.
 const TELL: Duration = Duration::from_secs(2);
-/// How long after GOAWAY what a peer had sent before may still arrive: a way there and back, and some.
-const SETTLE: Duration = Duration::from_secs(1);
 /// How long the last words of ended connections may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 

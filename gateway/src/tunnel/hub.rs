@@ -36,6 +36,8 @@ use super::transport::{self, Diallers, Listener};
 
 /// How often reach is published when nothing changes.
 const PUBLISH: Duration = Duration::from_millis(200);
+/// How long after GOAWAY what a peer had sent before may still arrive: a way there and back, and some.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How often live tunnels are held against the trust snapshot.
 const AUDIT: Duration = Duration::from_millis(250);
 
@@ -231,7 +233,8 @@ impl Hub {
             let links = self.registry.all();
             links.into_iter().filter(|link| !link.facts.asks).collect::<Vec<_>>()
         };
-        let deadline = Instant::now() + limit;
+        let begun = Instant::now();
+        let deadline = begun + limit;
         for listener in &self.listeners {
             listener.quic().for_each(|endpoint| endpoint.set_server_config(None));
         }
@@ -242,9 +245,9 @@ impl Hub {
             for link in &links {
                 link.goaway();
             }
-            // Twice in a row: a request may be between two hands.
+            // Some times in a row: a request may be between two hands.
             idle = if links.iter().all(|link| link.streams() == 0) { idle + 1 } else { 0 };
-            if idle > 4 {
+            if links.is_empty() || (idle > 4 && begun.elapsed() >= SETTLE) {
                 break true;
             }
             tokio::select! {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::error::Cut;
 use super::h2link;
-use super::hub::Hub;
+use super::hub::{Hub, SETTLE};
 use super::inuse::InUse;
 use super::link::{Condition, Link};
 use super::pulse::{Health, Patience, Pulse};
@@ -126,7 +126,9 @@ async fn watch(hub: &Hub, link: &Arc<Link>) -> std::convert::Infallible {
             hub.registry.refresh();
         }
         idle = if link.is_retired() && link.streams() == 0 { idle + 1 } else { 0 };
-        if idle > 2 {
+        // In a drain, what the peer sent before it knew may still be on its way.
+        let patience = if hub.draining.is_cancelled() { SETTLE } else { 2 * LOOK };
+        if LOOK * idle > patience {
             link.close(Cut::Drain);
         }
         tender.look(link, &hub.config, now);

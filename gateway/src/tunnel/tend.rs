@@ -20,7 +20,7 @@ const PATIENCE: Millis = 2_000;
 /// Readers ended in one look.
 const AT_ONCE: usize = 4;
 
-/// What stalled readers must leave to the others of an HTTP/2 tunnel, in bytes.
+/// What stalled readers must leave to the others of an HTTP/2 tunnel, in bytes, or half of a smaller window.
 const ROOM: u64 = 1 << 20;
 
 /// A reader that took nothing for a while.
@@ -127,8 +127,11 @@ impl Tender {
         if share.grow_receive(u64::from(config.connection_window) + held) {
             return link.apply_windows();
         }
-        if share.receive().saturating_sub(held) < ROOM {
-            evict(link, &stalled, now);
+        let window = share.receive();
+        if window.saturating_sub(held) < ROOM.min(window / 2) {
+            // To end one for which nothing waits would give room to nobody.
+            let holding: Vec<_> = stalled.into_iter().filter(|reader| reader.held > 0).collect();
+            evict(link, &holding, now);
         }
     }
 

@@ -181,6 +181,24 @@ async fn a_stalled_reader_is_ended_when_others_need_the_room_over_tcp() {
     a_stalled_reader(Transport::Http2).await;
 }
 
+/// To end it would give room to nobody, however little there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_reader_for_which_nothing_waits_stays() {
+    let (east, west) = (Domain::new("east"), Domain::new("west"));
+    let mut config = Config { listen: loopback(), ..Config::default() };
+    config.limits.bytes_per_peer = 0;
+    let (a, mut b) = (east.gateway_with("a", &[&west], config), west.gateway("b", &[&east]));
+    serve(&mut b);
+    a.know(&east, vec![west.peer(Transport::Http2, &[("b", vec![b.address()])])]);
+    b.know(&west, vec![east.peer(Transport::Http2, &[])]);
+    a.connected(&west, "b", 1).await;
+    let mut stream = a.open(&west).await;
+    greet(&mut stream, "one piece, and never another").await;
+    // Longer than any look at it takes to end one.
+    let ended = tokio::time::timeout(Duration::from_millis(3_500), stream.recv.evicted()).await;
+    assert!(ended.is_err(), "it was told to end");
+}
+
 async fn a_stalled_reader(transport: Transport) {
     let (east, west) = (Domain::new("east"), Domain::new("west"));
     let mut config = Config {

@@ -62,6 +62,7 @@ pub(crate) struct Member {
 pub(crate) struct World {
     pub(crate) members: Vec<Member>,
     pub(crate) failback: Failback,
+    pub(crate) transport: Transport,
 }
 
 fn keys(ca: &Ca, domain: &TrustDomain, id: &NodeId) -> Keys {
@@ -185,7 +186,8 @@ impl World {
         for (name, gateways) in members {
             all.push(Member::start(name, *gateways, extra).await);
         }
-        Self { members: all, failback: Failback { hold_down_ms: 300, ramp_ms: 300 } }
+        let failback = Failback { hold_down_ms: 300, ramp_ms: 300 };
+        Self { members: all, failback, transport: Transport::Auto }
     }
 
     /// Puts tables in force that hold every export, and waits until all listen.
@@ -233,7 +235,7 @@ impl World {
                 locality: peer.empty().locality,
                 bundle: peer.ca.bundle().to_json().into(),
                 gateways: gateways.collect(),
-                transport: Transport::Auto,
+                transport: self.transport,
                 deny: BTreeSet::new(),
             };
             table.peers.insert(peer.cluster.clone(), row);

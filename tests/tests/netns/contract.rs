@@ -12,7 +12,8 @@ use hansa_lab::state::DemoState;
 
 /// The host's packet filter and name servers.
 fn host() -> (String, Vec<u8>) {
-    let rules = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    // Without the state of counters, which other traffic moves.
+    let rules = Command::new("nft").args(["-s", "list", "ruleset"]).output().unwrap();
     assert!(rules.status.success(), "nft list ruleset");
     (String::from_utf8(rules.stdout).unwrap(), std::fs::read("/etc/resolv.conf").unwrap())
 }
