@@ -4,9 +4,10 @@
 //! `control` (rotation). The CA's keys live in `ca.json` with mode 0600 and nowhere else, the deny list
 //! beside them. A CA file that cannot be read stops the start: a new root would cut off every peer.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hansa_core::code::{Code, config, trust};
@@ -14,7 +15,7 @@ use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::ca::{Ca, CaError, CaOptions};
 use hansa_identity::rotate::{Consent, RotateError, RotateRefusal, Rotation};
-use hansa_identity::store::{Identity, IdentityError, KeyRequest, Keys};
+use hansa_identity::store::{Identity, IdentityError, KeyRequest, Keys, write_secret};
 use hansa_identity::tls::Tls;
 use hansa_identity::verify::{Trust, TrustSnapshot};
 use rand::RngExt;
@@ -84,14 +85,21 @@ struct Inner {
     path: PathBuf,
     domain: TrustDomain,
     ca: Mutex<Ca>,
+    /// Held while the CA file is written, and taken before `ca`: what is written last is what is in
+    /// force. A rotation alone holds both: whoever signs does not wait for the disk otherwise.
+    writing: Mutex<()>,
     tls: Tls,
     bundle: watch::Sender<Arc<Bundle>>,
     /// Grows whenever trust changed, so that live connections are judged again.
     trust_changed: watch::Sender<u64>,
     /// What is in force is not in the CA file yet.
     unwritten: AtomicBool,
-    /// Entries of the deny list that cannot be read.
+    /// Entries of the deny list that cannot be read, as they are kept.
+    kept: BTreeSet<String>,
+    /// What is wrong with each of them.
     unread: Vec<String>,
+    /// Where a former deny list still stands that is not in the CA file yet.
+    former: Mutex<Option<Store>>,
 }
 
 impl Authority {
@@ -114,20 +122,24 @@ impl Authority {
         if moved && written {
             denials::leave(&store);
         }
+        let former = Mutex::new((moved && !written).then_some(store));
         let keys = Keys::new(own_identity(&ca)?);
         let bundle = ca.bundle();
-        let (deny, unread) = denials::read(&ca);
+        let denials::Kept { list: deny, kept, unread } = denials::read(&ca);
         let bundles = [bundle.clone()].into_iter().collect();
         let snapshot = TrustSnapshot { bundles, deny, ..TrustSnapshot::default() };
         let inner = Inner {
             path,
             domain: domain.clone(),
             ca: Mutex::new(ca),
+            writing: Mutex::default(),
             tls: Tls::new(keys, Trust::new(snapshot)),
             bundle: watch::channel(Arc::new(bundle)).0,
             trust_changed: watch::channel(0).0,
             unwritten: AtomicBool::new(!written),
+            kept,
             unread,
+            former,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -152,8 +164,12 @@ impl Authority {
         self.inner.trust_changed.subscribe()
     }
 
-    fn ca(&self) -> std::sync::MutexGuard<'_, Ca> {
+    fn ca(&self) -> MutexGuard<'_, Ca> {
         self.inner.ca.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.inner.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Signs a leaf for one own server. The caller has established that the role is its.
@@ -204,6 +220,7 @@ impl Authority {
     /// The rules do not allow it now, or a root could not be made or kept.
     pub fn rotate(&self, phase: &str, consent: Consent) -> Result<Rotation, RotateError> {
         let now = SystemTime::now();
+        let writing = self.writing();
         let mut ca = self.ca();
         let before = ca.to_state()?;
         let unwritten = self.inner.unwritten.load(Ordering::Relaxed);
@@ -216,7 +233,7 @@ impl Authority {
                 ca.retire(oldest, now, consent)?;
             }
         }
-        if let Err(error) = self.save(&ca) {
+        if let Err(error) = self.write(&mut ca) {
             // A root that is published but lost at the next start would be worse than none.
             *ca = Ca::from_state(&before)?;
             self.inner.unwritten.store(unwritten, Ordering::Relaxed);
@@ -226,6 +243,7 @@ impl Authority {
         let bundle = Arc::new(ca.bundle());
         let renewed = own_identity(&ca);
         drop(ca);
+        drop(writing);
         self.inner.tls.trust().update(|trust| trust.bundles.insert(Arc::clone(&bundle)));
         self.inner.bundle.send_replace(bundle);
         self.touch();
@@ -266,21 +284,50 @@ impl Authority {
     async fn keep(&self, stop: &CancellationToken) {
         let mut tick = tokio::time::interval(WRITE_AGAIN);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            if !self.written() && self.save(&self.ca()).is_ok() {
+            if self.written() {
+                continue;
+            }
+            let authority = self.clone();
+            let saved = tokio::task::spawn_blocking(move || authority.save().is_ok());
+            if matches!(stop.run_until_cancelled(saved).await, Some(Ok(true))) {
                 info!(path = %self.inner.path.display(), "the CA file is written again");
             }
         }
     }
 
-    fn save(&self, ca: &Ca) -> Result<(), CaError> {
-        let saved = ca.save(&self.inner.path);
+    /// Writes what is in force now. May take as long as the disk does.
+    fn save(&self) -> Result<(), CaError> {
+        let _writing = self.writing();
+        let state = {
+            let mut ca = self.ca();
+            ca.set_denied(self.listed());
+            ca.to_state()
+        };
+        self.put(state)
+    }
+
+    /// As `save`, for a change of the CA that nobody may see before it is written. The caller holds
+    /// `writing`.
+    fn write(&self, ca: &mut Ca) -> Result<(), CaError> {
+        ca.set_denied(self.listed());
+        self.put(ca.to_state())
+    }
+
+    fn put(&self, state: Result<String, CaError>) -> Result<(), CaError> {
+        let saved = state.and_then(|state| Ok(write_secret(&self.inner.path, state.as_bytes())?));
         self.inner.unwritten.store(saved.is_err(), Ordering::Relaxed);
+        if saved.is_ok() {
+            let former = self.inner.former.lock().unwrap_or_else(PoisonError::into_inner).take();
+            former.iter().for_each(denials::leave);
+        }
         saved
     }
 
-    /// Whether the CA could be written; the log says why not, and `keep` tries again.
-    fn save_or_say(&self, ca: &Ca) -> bool {
-        say(&self.inner.path, self.save(ca))
+    /// Whether what is in force could be written; the log says why not, and `keep` tries again.
+    async fn save_or_say(&self) -> bool {
+        let authority = self.clone();
+        let saved = tokio::task::spawn_blocking(move || say(&authority.inner.path, authority.save()));
+        saved.await.unwrap_or(false)
     }
 }
 

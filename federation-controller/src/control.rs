@@ -286,8 +286,8 @@ impl State {
                 json(&self.joiner.join(&request.token).await?)
             }
             route::ROTATE => json(&self.rotate(&body(request).await?)?),
-            route::DENY => json(&self.deny(body(request).await?)?),
-            route::ALLOW => json(&self.allow(body(request).await?)?),
+            route::DENY => json(&self.deny(body(request).await?).await?),
+            route::ALLOW => json(&self.allow(body(request).await?).await?),
             path => Err(Error::new(cli::NOT_FOUND, path, "no such request")),
         }
     }

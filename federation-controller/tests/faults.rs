@@ -265,6 +265,34 @@ async fn a_denied_gateway_is_cut_at_once_and_stays_out_until_it_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_denial_that_is_not_on_disk_is_in_force_and_not_acknowledged() {
+    let member = Member::new("a", &Net::default()).await;
+    let what = |path: &str| (format!("/v1/trust/{path}"), json!({"what": "gateway/g-1"}));
+    let ask = async |path: &str| {
+        let (path, body) = what(path);
+        let answer = member.call("POST", &path, body).await;
+        (answer.0, code(&answer).to_owned())
+    };
+    // The CA file alone cannot be written: a folder stands in its place.
+    let file = member.dir.path().join("state/ca.json");
+    std::fs::rename(&file, file.with_extension("aside")).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let holder = "spiffe://a.hansa.internal/hansa/gateway/g-1";
+    let in_force = async || member.get("/v1/trust").await[0]["denied"].clone();
+    let unwritten = (409, "HNS-1005".to_owned());
+    assert_eq!(ask("deny").await, unwritten);
+    assert_eq!(in_force().await, json!([holder]), "it is refused already");
+    assert_eq!(ask("allow").await, unwritten);
+    assert_eq!(in_force().await, json!([]));
+    assert_eq!(ask("allow").await, unwritten, "asked again, it is still not on disk");
+    assert!(member.state.store.healthy(), "the store has nothing to do with it");
+    std::fs::remove_dir(&file).unwrap();
+    assert_eq!(ask("deny").await, (200, String::new()));
+    assert_eq!(ask("allow").await, (200, String::new()));
+    assert_eq!(ask("allow").await, (404, "HNS-7005".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_gone_for_good_is_forgotten_and_its_addresses_are_free() {
     let member = Member::new("a", &Net::default()).await;
     let (one, two) = (member.gateway("g-1").await, member.gateway("g-2").await);

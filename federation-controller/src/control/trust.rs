@@ -139,11 +139,10 @@ impl State {
     }
 
     /// `POST /v1/trust/deny`.
-    pub(super) fn deny(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
-        for entry in self.entries(&request.what)? {
-            self.authority.deny(&entry).map_err(|error| undenied(&request.what, &error))?;
-        }
-        if !self.store.healthy() {
+    pub(super) async fn deny(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
+        let entries = self.entries(&request.what)?;
+        let denied = self.authority.deny(&entries).await;
+        if !denied.map_err(|error| undenied(&request.what, &error))? {
             let cause = "it is denied now, but that could not be written to disk: after a restart it counts \
                          again, unless the disk can be written before";
             return Err(Error::new(config::STATE_UNWRITABLE, request.what, cause));
@@ -152,13 +151,19 @@ impl State {
     }
 
     /// `POST /v1/trust/allow`.
-    pub(super) fn allow(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
-        let mut taken = false;
-        for entry in self.entries(&request.what)? {
-            taken |= self.authority.allow(&entry);
-        }
-        if !taken {
-            return Err(Error::new(cli::NOT_FOUND, request.what, "it is not on the deny list"));
+    pub(super) async fn allow(&self, request: view::DenyRequest) -> Result<view::Trust, Error> {
+        let entries = self.entries(&request.what)?;
+        // Asked again, it is on the list no more, but may still be so on disk.
+        let written = match self.authority.allow(&entries).await {
+            None if self.authority.written() => {
+                return Err(Error::new(cli::NOT_FOUND, request.what, "it is not on the deny list"));
+            }
+            written => written == Some(true),
+        };
+        if !written {
+            let cause = "it is allowed now, but that could not be written to disk: after a restart it may be \
+                         denied again, unless the disk can be written before";
+            return Err(Error::new(config::STATE_UNWRITABLE, request.what, cause));
         }
         Ok(self.own_trust())
     }
