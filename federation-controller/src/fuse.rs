@@ -107,7 +107,8 @@ pub struct Fuse {
     gateways: BTreeMap<NodeId, GatewayInfo>,
     declared: Option<Arc<Own>>,
     published: Option<(Arc<Own>, Arc<Catalog>, BTreeSet<ClusterId>)>,
-    bundle: (u64, u64, BTreeMap<ClusterId, u64>),
+    /// The bundle in the routes, and the first versions that carried it: routes, each peer's catalog.
+    bundle: (Arc<str>, u64, BTreeMap<ClusterId, u64>),
     told: Told,
     problems: Vec<Error>,
     view: watch::Sender<Option<Arc<View>>>,
@@ -151,7 +152,7 @@ impl Fuse {
             gateways: BTreeMap::new(),
             declared: None,
             published: None,
-            bundle: (0, 0, BTreeMap::new()),
+            bundle: ("".into(), 0, BTreeMap::new()),
             told: Told::default(),
             problems: Vec::new(),
             view,
@@ -397,9 +398,9 @@ impl Fuse {
         let vips = table.services.values().flat_map(|route| project::vips(route));
         self.introduced = vips.map(|ip| (*ip, before.get(ip).copied().unwrap_or(version))).collect();
         self.table = Arc::new(table);
-        let sequence = self.parts.authority.bundle().borrow().sequence;
-        if self.bundle.0 != sequence {
-            self.bundle = (sequence, version, BTreeMap::new());
+        // What the table says, whatever is in force by now.
+        if self.bundle.0 != self.table.bundle {
+            self.bundle = (Arc::clone(&self.table.bundle), version, BTreeMap::new());
         }
         self.parts.feeds.open_routes();
         Arc::clone(&self.table)
@@ -462,11 +463,15 @@ impl Fuse {
         }
         let rows = convert::catalog::rows(catalog);
         let mut versions = BTreeMap::new();
+        // A rotation may have come between the catalog and the routes; the next run brings its bundle.
+        let same = catalog.cluster.bundle == self.bundle.0;
         for id in peers.keys() {
             let publisher = self.parts.feeds.catalog(id);
             publisher.replace(project::visible(&rows, own, id));
             versions.insert(id.clone(), publisher.position().version);
-            self.bundle.2.entry(id.clone()).or_insert_with(|| publisher.position().version);
+            if same {
+                self.bundle.2.entry(id.clone()).or_insert_with(|| publisher.position().version);
+            }
         }
         self.parts.feeds.retain_catalogs(|id| peers.contains_key(id));
         self.bundle.2.retain(|id, _| peers.contains_key(id));
@@ -476,3 +481,6 @@ impl Fuse {
         self.published = Some(new);
     }
 }
+
+#[cfg(test)]
+mod tests;
