@@ -9,9 +9,35 @@ mod support;
 use std::time::Duration;
 
 use hansa_controller::control::State;
+use hansa_core::name::NodeId;
 use hansa_core::spiffe::Role;
 use serde_json::Value;
 use support::{LONG, Member, Net, export, name, pair};
+
+async fn rotate(member: &Member, phase: &str) -> (u16, Value) {
+    let body = serde_json::json!({"phase": phase, "force": false});
+    member.call("POST", "/v1/trust/rotate", body).await
+}
+
+/// Waits until the refusal to activate the next root names exactly these as behind.
+async fn still_behind(member: &Member, behind: &str) {
+    let mut last = Value::Null;
+    let wait = async {
+        loop {
+            let (status, answer) = rotate(member, "activate").await;
+            assert_eq!((status, answer["code"].as_str()), (409, Some("HNS-3012")), "{answer}");
+            let cause = answer["cause"].as_str().unwrap();
+            if cause.contains(&format!("behind: {behind};")) && cause.contains("hansa forget") {
+                return;
+            }
+            last = answer;
+            // Acknowledgements of the others are on their way.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let found = tokio::time::timeout(LONG, wait).await;
+    assert!(found.is_ok(), "behind: {behind}, but {last}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_denied_travels_to_peers_for_the_own_domain_alone() {
@@ -91,18 +117,12 @@ async fn a_root_is_not_activated_while_a_server_is_behind_or_anybody_refuses_the
     let dns_of = |s: &State| s.nodes.all(hansa_controller::nodes::Kind::Dns);
     a.until("its DNS server to be gone", |s| dns_of(s).values().all(|node| node.session.is_none())).await;
 
-    let phase = |phase: &str| serde_json::json!({"phase": phase, "force": false});
-    assert_eq!(a.call("POST", "/v1/trust/rotate", phase("publish")).await.0, 200);
+    assert_eq!(rotate(&a, "publish").await.0, 200);
     ga.until("the new bundle", |t| t.bundle.matches("x5c").count() == 2).await;
     let peer_has_it = |s: &State| s.roster.all().values().all(|entry| entry.bundle.roots.len() == 2);
     b.until("the new bundle", peer_has_it).await;
-    let refused = async || {
-        // Acknowledgements of the others have come by then.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let (status, answer) = a.call("POST", "/v1/trust/rotate", phase("activate")).await;
-        assert_eq!((status, answer["code"].as_str()), (409, Some("HNS-3012")), "{answer}");
-    };
-    refused().await;
+    let refused = async |behind: &str| still_behind(&a, behind).await;
+    refused("dns/d-1 (not connected)").await;
     let _dns = support::Dns::start(link, "d-1");
     let applied = a.state.feeds.zone().position().version;
     let caught_up =
@@ -118,7 +138,7 @@ async fn a_root_is_not_activated_while_a_server_is_behind_or_anybody_refuses_the
         conflicts: Vec::new(),
     };
     a.state.roster.followed(&b.cluster(), says(u64::MAX, "cluster"));
-    refused().await;
+    refused("peer b (refuses it)").await;
     a.state.roster.followed(&b.cluster(), says(u64::MAX, "export/shop/web"));
     // So does an own gateway.
     let position = a.state.feeds.routes().position();
@@ -131,11 +151,16 @@ async fn a_root_is_not_activated_while_a_server_is_behind_or_anybody_refuses_the
     };
     let bad = Refusal { key: "self".to_owned(), reason: "it cannot be read".to_owned() };
     ga.handle.applied(&nothing, vec![bad]);
-    refused().await;
+    let told = |s: &State| {
+        let all = s.nodes.all(hansa_controller::nodes::Kind::Gateway);
+        all.values().any(|node| !node.refusals.is_empty())
+    };
+    a.until("its refusal", told).await;
+    refused("gateway/g-a (refuses it)").await;
     let touched = hansa_proto::feed::follow::Applied { removed: vec!["self".to_owned()], ..nothing };
     ga.handle.applied(&touched, Vec::new());
     let activated = async {
-        while a.call("POST", "/v1/trust/rotate", phase("activate")).await.0 != 200 {
+        while rotate(&a, "activate").await.0 != 200 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -143,16 +168,41 @@ async fn a_root_is_not_activated_while_a_server_is_behind_or_anybody_refuses_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_waits_for_a_server_that_is_gone_until_it_is_forgotten_and_for_no_denied_one() {
+    use hansa_controller::nodes::Kind;
+    let member = Member::new("a", &Net::default()).await;
+    let here = member.gateway("g-1").await;
+    for gone in ["g-2", "g-3"] {
+        let gateway = member.gateway(gone).await;
+        gateway.until("its table", |_| true).await;
+        drop(gateway);
+        let away = move |s: &State| {
+            let all = s.nodes.all(Kind::Gateway);
+            all.get(&gone.parse::<NodeId>().unwrap()).is_some_and(|node| node.session.is_none())
+        };
+        member.until("it is away", away).await;
+    }
+    assert_eq!(rotate(&member, "publish").await.0, 200);
+    here.until("the new bundle", |t| t.bundle.matches("x5c").count() == 2).await;
+    let named = async |behind: &str| still_behind(&member, behind).await;
+    named("gateway/g-2 (not connected), gateway/g-3 (not connected)").await;
+    let what = serde_json::json!({"what": "gateway/g-2"});
+    assert_eq!(member.call("POST", "/v1/trust/deny", what).await.0, 200);
+    named("gateway/g-3 (not connected)").await;
+    assert_eq!(member.call("DELETE", "/v1/nodes/gateway/g-3", Value::Null).await.0, 204);
+    assert_eq!(rotate(&member, "activate").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_root_is_rotated_once_everybody_acknowledged_it() {
     let net = Net::default();
     let (a, _ga, b, _gb) = pair(&net).await;
     assert_eq!(b.join(&a.invite().await).await.0, 200);
-    let phase = |phase: &str| serde_json::json!({"phase": phase, "force": false});
-    let (status, trust) = a.call("POST", "/v1/trust/rotate", phase("publish")).await;
+    let (status, trust) = rotate(&a, "publish").await;
     assert_eq!((status, trust["rotation"].as_str()), (200, Some("published")), "{trust}");
     let activated = async {
         loop {
-            let (status, answer) = a.call("POST", "/v1/trust/rotate", phase("activate")).await;
+            let (status, answer) = rotate(&a, "activate").await;
             if status == 200 {
                 return answer;
             }
@@ -163,7 +213,7 @@ async fn a_root_is_rotated_once_everybody_acknowledged_it() {
     let answer = tokio::time::timeout(LONG, activated).await.unwrap();
     assert_eq!((answer["rotation"].as_str(), answer["roots"].as_array().unwrap().len()), (Some("active"), 2));
     // The old root signed leaves that still live.
-    assert_eq!(a.call("POST", "/v1/trust/rotate", phase("retire")).await.0, 409);
+    assert_eq!(rotate(&a, "retire").await.0, 409);
     // Whoever comes now meets the new root, and b knows it: an export still travels.
     let (id, net, dir) = a.stop().await;
     let a = Member::on(id, &net, dir).await;

@@ -25,7 +25,7 @@ pub enum RotateRefusal {
     #[error("the next root has not been published for {HINTS_BEFORE_USE} refresh hints; {0:?} remain")]
     TooEarly(Duration),
     /// Somebody has not acknowledged the bundle of this step.
-    #[error("not every peer has acknowledged the bundle")]
+    #[error("not every server and peer has acknowledged the bundle")]
     NotAcknowledged,
     /// Leaves of the old root may still live.
     #[error("leaves of this root may live for another {0:?}")]
@@ -36,6 +36,13 @@ pub enum RotateRefusal {
     /// So many roots are published that no other fits.
     #[error("{MAX_ROOTS} roots are published already; retire one first")]
     TooMany,
+}
+
+impl RotateRefusal {
+    /// Whether the step is allowed as soon as everybody has acknowledged the bundle.
+    pub fn waits_for_others(&self) -> bool {
+        matches!(self, Self::TooEarly(_) | Self::NotAcknowledged)
+    }
 }
 
 /// Why a step failed: refused, or the new root could not be made.
@@ -52,7 +59,7 @@ pub enum RotateError {
 /// What is known when a step is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Consent {
-    /// Every peer and every own server has acknowledged the bundle now published.
+    /// Every peer and every own server that is not denied has acknowledged the bundle now published.
     pub acknowledged: bool,
     /// The operator takes the consequences: who does not know the root refuses us.
     pub force: bool,

@@ -8,11 +8,11 @@ use hansa_api::kinds::peer::{AcceptSpec, ClusterPeer, ClusterPeerSpec, HANSA_VER
 use hansa_api::view::{self, Error};
 use hansa_core::code::{cli, config, trust};
 use hansa_core::name::NodeId;
-use hansa_core::spiffe::{Role, SpiffeId};
+use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::cert::Fingerprint;
 use hansa_identity::deny::DenyEntry;
-use hansa_identity::rotate::Consent;
+use hansa_identity::rotate::{Consent, RotateError, RotateRefusal};
 use hansa_identity::token::EnrollToken;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::info;
@@ -26,6 +26,8 @@ use crate::secrets::Purpose;
 
 /// A follower that was not heard for so long has acknowledged nothing.
 const HEARD: Duration = Duration::from_secs(60);
+/// Most of those who are behind that a refusal names.
+const MOST_NAMED: usize = 10;
 
 /// What `trust deny` and `trust allow` are about.
 enum Denial {
@@ -50,17 +52,53 @@ fn denial(what: &str) -> Result<Denial, String> {
     Ok(Denial::Server(kind, id.parse().map_err(|e| format!("{e}"))?))
 }
 
-/// Whether an own server has the bundle in force that came with the version `wanted`, in its row `self`.
-fn took(node: &Node, wanted: Option<u64>) -> bool {
-    let applied = node.applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted);
-    applied && node.refusals.iter().all(|refusal| refusal.key != "self")
+fn reached(applied: Option<u64>, wanted: Option<u64>) -> bool {
+    applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted)
+}
+
+/// Why an own server has not the bundle in force that came with the version `wanted`, in its row
+/// `self`, as words behind its name. `None`: it has it.
+fn lacks(node: &Node, wanted: Option<u64>) -> Option<&'static str> {
+    let refuses = node.refusals.iter().any(|refusal| refusal.key == "self");
+    if reached(node.applied, wanted) && !refuses {
+        return None;
+    }
+    Some(match (node.session, refuses) {
+        (None, _) => " (not connected)",
+        (_, true) => " (refuses it)",
+        (_, false) => "",
+    })
 }
 
 /// The same of a peer, which gets the bundle in the row `cluster`.
-fn heard(peer: &Following, wanted: Option<u64>) -> bool {
+fn missed(peer: &Following, wanted: Option<u64>) -> Option<&'static str> {
     let lately = peer.heard.is_some_and(|at| at.elapsed() < HEARD);
-    let applied = peer.applied.zip(wanted).is_some_and(|(applied, wanted)| applied >= wanted);
-    lately && applied && peer.refusals.iter().all(|refusal| refusal.key != "cluster")
+    let refuses = peer.refusals.iter().any(|refusal| refusal.key == "cluster");
+    if lately && reached(peer.applied, wanted) && !refuses {
+        return None;
+    }
+    Some(match (lately, refuses) {
+        (false, _) => " (not heard from)",
+        (_, true) => " (refuses it)",
+        (_, false) => "",
+    })
+}
+
+/// Why a step of a rotation was refused, with those who are behind if that is why.
+fn unrotated(error: &RotateError, behind: &[String]) -> String {
+    let waits = RotateRefusal::waits_for_others;
+    if behind.is_empty() || !matches!(error, RotateError::Refused(refusal) if waits(refusal)) {
+        return error.to_string();
+    }
+    let named = behind.get(..MOST_NAMED).unwrap_or(behind).join(", ");
+    let more = match behind.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "{error}; behind: {named}{more}; for those gone for good: `hansa forget` a server, `hansa peer \
+         remove` a peer"
+    )
 }
 
 fn undenied(what: &str, error: &DenyError) -> Error {
@@ -200,19 +238,36 @@ impl State {
         std::iter::once(self.own_trust()).chain(peers).collect()
     }
 
-    /// Whether every peer and every own server, connected or not, has the own bundle in force.
-    fn acknowledged(&self) -> bool {
-        let Some(view) = self.view.borrow().clone() else { return false };
-        if *view.routes.bundle != *self.authority.bundle().borrow().to_json() {
-            // The newest bundle is not even published yet.
-            return false;
+    /// Who has not the own bundle in force, of all peers and own servers, connected or not. A server
+    /// that is denied is told nothing and so not waited for.
+    fn behind(&self) -> Vec<String> {
+        let published = self.view.borrow().clone().filter(|view| {
+            // Otherwise the newest bundle is not even published yet.
+            *view.routes.bundle == *self.authority.bundle().borrow().to_json()
+        });
+        let Some(view) = published else {
+            return vec!["this controller, which is about to publish it".into()];
+        };
+        let (at, denied) = (&view.bundle_at, self.authority.denied());
+        let refused = |domain: &TrustDomain, role: &Role| {
+            denied.contains(&DenyEntry::Holder(SpiffeId::of(domain, role)))
+        };
+        let own = self.authority.domain();
+        let mut behind = Vec::new();
+        for (kind, wanted) in [(Kind::Gateway, Some(at.routes)), (Kind::Dns, at.zone)] {
+            for (id, node) in self.nodes.all(kind) {
+                if !refused(own, &role(kind, &id)) {
+                    behind.extend(lacks(&node, wanted).map(|why| format!("{}/{id}{why}", kind.text())));
+                }
+            }
         }
-        let at = &view.bundle_at;
-        let all = |kind, wanted| self.nodes.all(kind).values().all(|node| took(node, wanted));
-        let peers = self.roster.all().into_iter();
-        all(Kind::Gateway, Some(at.routes))
-            && all(Kind::Dns, at.zone)
-            && peers.into_iter().all(|(id, entry)| heard(&entry.following, at.catalogs.get(&id).copied()))
+        for (id, entry) in self.roster.all() {
+            if !refused(&entry.bundle.trust_domain, &Role::Controller) {
+                let why = missed(&entry.following, at.catalogs.get(&id).copied());
+                behind.extend(why.map(|why| format!("peer {id}{why}")));
+            }
+        }
+        behind
     }
 
     /// `POST /v1/trust/rotate`.
@@ -220,9 +275,11 @@ impl State {
         if !matches!(request.phase.as_str(), "publish" | "activate" | "retire") {
             return Err(Error::new(cli::USAGE, "phase", "use publish, activate or retire"));
         }
-        let consent = Consent { acknowledged: self.acknowledged(), force: request.force };
+        let behind = self.behind();
+        let consent = Consent { acknowledged: behind.is_empty(), force: request.force };
         let rotated = self.authority.rotate(&request.phase, consent);
-        rotated.map_err(|e| Error::new(trust::ROTATION_REFUSED, "own roots", e.to_string()))?;
+        let refused = |e| Error::new(trust::ROTATION_REFUSED, "own roots", unrotated(&e, &behind));
+        rotated.map_err(refused)?;
         Ok(self.own_trust())
     }
 

@@ -24,5 +24,5 @@ codes! {
     ENROL_REFUSED = 3011, "enrolment refused", "role, id or trust domain differ from what was enrolled", "make an enrolment token for this role and id";
     DENY_LIST_FULL = 3013, "deny list is full", "128 entries are on it", "hansa trust allow ENTRY; or replace the root: hansa trust rotate publish";
     DENY_ENTRY_UNREADABLE = 3014, "entry of a deny list is not in force", "it cannot be read, or speaks of what its owner may not deny", "deny the server by its SPIFFE id; hansa trust show";
-    ROTATION_REFUSED = 3012, "rotation step refused", "peers have not yet acknowledged the new bundle", "wait, or use --force";
+    ROTATION_REFUSED = 3012, "rotation step refused", "servers or peers have not yet acknowledged the new bundle", "wait; hansa forget --role ROLE --id ID for a server that is gone for good; or use --force";
 }
