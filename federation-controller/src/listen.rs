@@ -2,7 +2,8 @@
 //!
 //! `h2`: mutual TLS for own gateways and DNS servers and for peers' controllers. `hansa-enroll` and
 //! `hansa-join`: server authentication only. Every connection has a deadline for its handshake and a
-//! place among a bounded number, of which strangers get a few; a live one ends at once when its certificate is no longer trusted.
+//! place among a bounded number, of which strangers get a few; a live one ends at once when its
+//! certificate is no longer trusted.
 
 use std::convert::Infallible;
 use std::io;
@@ -45,6 +46,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING: Duration = Duration::from_secs(5);
 const MOST_STREAMS: u32 = 64;
 
+/// How many connections there is room for at once.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    all: usize,
+    /// Of these, through each door that asks for no certificate.
+    strangers: usize,
+}
+
 /// Which door a connection came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -71,6 +80,7 @@ pub struct Caller {
 #[derive(Debug)]
 pub struct Listen {
     listeners: Vec<TcpListener>,
+    places: Places,
 }
 
 /// An address that could not be had.
@@ -94,7 +104,7 @@ impl Listen {
             let bound = TcpListener::bind(addr).await;
             listeners.push(bound.map_err(|source| BindError { addr: *addr, source })?);
         }
-        Ok(Self { listeners })
+        Ok(Self { listeners, places: Places { all: MOST_CONNECTIONS, strangers: MOST_STRANGERS } })
     }
 
     /// The addresses bound, with their real ports.
@@ -105,13 +115,13 @@ impl Listen {
     /// Serves `routes` until the end of `tasks`.
     pub async fn run(self, authority: Authority, routes: Routes, tasks: Tasks) -> Result<(), Infallible> {
         let server = Server {
-            doors: Arc::new(Doors::new(&authority)),
+            doors: Arc::new(Doors::new(&authority, self.places.strangers)),
             authority,
             routes: routes.prepare(),
             stop: tasks.token(),
             tasks,
         };
-        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let room = Arc::new(Semaphore::new(self.places.all));
         let loops =
             self.listeners.into_iter().map(|listener| accept(listener, server.clone(), Arc::clone(&room)));
         futures::future::join_all(loops).await;
@@ -129,7 +139,7 @@ struct Doors {
 }
 
 impl Doors {
-    fn new(authority: &Authority) -> Self {
+    fn new(authority: &Authority, strangers: usize) -> Self {
         let tls = authority.tls();
         let own = Domains::one(authority.domain().clone());
         let peers = Domains::AnyBut(authority.domain().clone());
@@ -140,8 +150,8 @@ impl Doors {
             enroll: Arc::new(tls.server_without_client_auth(&[ALPN_ENROLL])),
             join: Arc::new(tls.server_without_client_auth(&[ALPN_JOIN])),
             admit,
-            enrolling: Arc::new(Semaphore::new(MOST_STRANGERS)),
-            joining: Arc::new(Semaphore::new(MOST_STRANGERS)),
+            enrolling: Arc::new(Semaphore::new(strangers)),
+            joining: Arc::new(Semaphore::new(strangers)),
         }
     }
 
@@ -322,5 +332,56 @@ where
         self.0.spawn("controller-stream", async move {
             work.await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hansa_core::spiffe::Role;
+    use hansa_identity::store::{KeyRequest, Keys};
+    use hansa_identity::tls::{Pin, Tls, pinned_client, server_name};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::store::Store;
+
+    /// So many strangers as there is room for knock and stay. How many were let in, and whether an own
+    /// server still is.
+    async fn crowded(places: Places, door: &[u8]) -> (usize, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let life = Duration::from_secs(3_600);
+        let authority = Authority::open(dir.path(), &"a".parse().unwrap(), life, store).unwrap();
+        let mut listen = Listen::bind(&["127.0.0.1:0".parse().unwrap()]).await.unwrap();
+        listen.places = places;
+        let address = listen.addresses()[0];
+        tokio::spawn(listen.run(authority.clone(), Routes::default(), Tasks::new()));
+        let knock = async |client: rustls::ClientConfig| {
+            let stream = TcpStream::connect(address).await?;
+            TlsConnector::from(Arc::new(client)).connect(server_name(), stream).await
+        };
+        let bundle = authority.bundle().borrow().as_ref().clone();
+        let mut strangers = Vec::new();
+        for _ in 0..places.all {
+            let client = pinned_client(Pin::Bundle(bundle.clone()), &[RoleKind::Controller], &[door]);
+            strangers.extend(knock(client).await.ok());
+        }
+        let (domain, role) = (authority.domain(), Role::Gateway("g-1".parse().unwrap()));
+        let request = KeyRequest::new(SpiffeId::of(domain, &role)).unwrap();
+        let leaf = authority.sign(&role, request.csr()).unwrap();
+        let identity = request.complete(vec![leaf]).unwrap();
+        let own = Tls::new(Keys::new(identity), authority.tls().trust().clone());
+        let own = own.client_to_controller(domain, &[ALPN_H2]);
+        let came = timeout(Duration::from_secs(2), knock(own)).await;
+        (strangers.len(), came.is_ok_and(|came| came.is_ok()))
+    }
+
+    #[tokio::test]
+    async fn strangers_at_either_door_leave_room_for_members() {
+        for door in [ALPN_JOIN, ALPN_ENROLL] {
+            assert_eq!(crowded(Places { all: 8, strangers: 3 }, door).await, (3, true));
+            // Without the bound they would take every place.
+            assert_eq!(crowded(Places { all: 8, strangers: 8 }, door).await, (8, false));
+        }
     }
 }

@@ -224,7 +224,7 @@ async fn a_root_is_rotated_once_everybody_acknowledged_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_at_the_join_door_leave_room_for_members() {
+async fn strangers_at_the_join_door_are_bounded_and_leave_the_door_for_enrolling_free() {
     use hansa_identity::tls::{self, ALPN_JOIN, Pin, pinned_client};
     use hansa_identity::verify::RoleKind;
     let member = Member::new("a", &Net::default()).await;
@@ -245,7 +245,7 @@ async fn strangers_at_the_join_door_leave_room_for_members() {
         assert!(inside.len() <= hansa_controller::listen::MOST_STRANGERS, "no end of places");
     };
     assert_eq!(inside.len(), hansa_controller::listen::MOST_STRANGERS, "{full}");
-    // Own servers enrol and follow meanwhile.
+    // The door for enrolling has places of its own.
     member.gateway("g-1").await.until("its table", |_| true).await;
     drop(inside);
     while knock().await.is_err() {
