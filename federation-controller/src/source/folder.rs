@@ -57,17 +57,22 @@ impl Folder {
         state: &Path,
         store: Store,
     ) -> (Self, watch::Receiver<Arc<Own>>) {
-        let (wake, events) = mpsc::channel(1);
-        let (own, reader) = watch::channel(Arc::default());
-        let first_seen = FirstSeen::load(state.join("first-seen.json"));
-        let scanner = Scanner::new(path.clone(), store.scan(kept::PREFIX));
-        let mut folder = Self { path, scanner, facts, first_seen, store, events, watcher: None, wake, own };
+        let (mut folder, reader) = Self::new(path, facts, state, store);
         folder.look().await;
         while folder.scanner.undecided() {
             tokio::time::sleep(QUIET).await;
             folder.look().await;
         }
         (folder, reader)
+    }
+
+    /// With what is kept, before the first look.
+    fn new(path: PathBuf, facts: Facts, state: &Path, store: Store) -> (Self, watch::Receiver<Arc<Own>>) {
+        let (wake, events) = mpsc::channel(1);
+        let (own, reader) = watch::channel(Arc::default());
+        let first_seen = FirstSeen::load(state.join("first-seen.json"));
+        let scanner = Scanner::new(path.clone(), store.scan(kept::PREFIX));
+        (Self { path, scanner, facts, first_seen, store, events, watcher: None, wake, own }, reader)
     }
 
     /// Follows changes. Never ends by itself: dropping the future stops it.
@@ -93,16 +98,20 @@ impl Folder {
 
     async fn look(&mut self) {
         self.watch();
+        self.look_by(Scanner::scan).await;
+    }
+
+    /// Looks by `scan`, which tells whether anything changed.
+    async fn look_by(&mut self, scan: fn(&mut Scanner) -> bool) {
         let mut scanner = std::mem::take(&mut self.scanner);
         // Reading and parsing block: they are done off the runtime's workers.
         let done = tokio::task::spawn_blocking(move || {
-            let changed = scanner.scan();
+            let changed = scan(&mut scanner);
             let batch = scanner.changes();
             (scanner, changed, batch)
         });
         let Ok((scanner, changed, batch)) = done.await else {
-            // It panicked, which its hook has logged: what is kept stays in force, and all is read again.
-            self.scanner = Scanner::new(self.path.clone(), self.store.scan(kept::PREFIX));
+            self.look_again();
             return;
         };
         self.scanner = scanner;
@@ -110,6 +119,29 @@ impl Folder {
             self.publish();
         }
         self.keep(batch).await;
+    }
+
+    /// After a look that panicked, which its hook has logged: what is in force stays, or at the start
+    /// what is kept, and all is read again.
+    fn look_again(&mut self) {
+        let problem = look_failed(&self.path);
+        let known = self.store.scan(kept::PREFIX);
+        self.scanner = Scanner::new(self.path.clone(), known).unread(problem.clone());
+        let first = **self.own.borrow() == Own::default();
+        if first {
+            self.publish();
+            return;
+        }
+        self.own.send_if_modified(|current| {
+            let news = !current.problems.contains(&problem);
+            if news {
+                let own = Arc::make_mut(current);
+                own.hidden.all = true;
+                own.problems.push(problem);
+                own.problems.sort();
+            }
+            news
+        });
     }
 
     /// Writes down what a restart must know. A disk that takes nothing is told of by the store, which
@@ -228,3 +260,18 @@ fn folder_gone(path: &Path, error: &std::io::Error) -> Problem {
         message: format!("{error}; what was known stays in force"),
     }
 }
+
+/// The problem of a look that did not end.
+fn look_failed(path: &Path) -> Problem {
+    Problem {
+        object: path.display().to_string(),
+        code: manifest::FOLDER_GONE.number,
+        message:
+            "reading it ended in a fault of this controller, which its log tells; what was known stays in \
+                  force"
+                .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,12 @@ impl Scanner {
         Self { path, files, kept, ..Self::default() }
     }
 
+    /// As after a look that could not read the folder.
+    pub(super) fn unread(mut self, problem: Problem) -> Self {
+        self.gone = Some(problem);
+        self
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
