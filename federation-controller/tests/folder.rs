@@ -358,3 +358,29 @@ async fn what_cannot_be_read_may_hold_a_peer() {
     put(w.dir.path(), "p.yaml", "kind: [");
     w.until("a file never read", |o| o.hidden.hides(&c)).await;
 }
+
+#[tokio::test]
+async fn a_last_good_version_gives_way_to_a_valid_one_in_another_file() {
+    let mut w = Watched::new().await;
+    let rules = |own: &Own| own.peers.values().next().map(|peer| peer.accept.max_rows);
+    put(w.dir.path(), "1.yaml", &peer("b", "maxRows: 11"));
+    w.until("the first", |o| rules(o) == Some(11)).await;
+    let refused = peer("b", "maxRows: 12").replace("'h:1'", "'h'");
+    for (wrong, shown) in [(refused.as_str(), true), ("kind: [", false)] {
+        put(w.dir.path(), "1.yaml", wrong);
+        let own = w.until("the last good one", |o| !o.problems.is_empty()).await;
+        assert_eq!(rules(&own), Some(11), "{:?}", own.problems);
+        put(w.dir.path(), "2.yaml", &peer("b", "maxRows: 22"));
+        let own = w.until("the valid one", |o| rules(o) == Some(22)).await;
+        let [problem] = &own.problems[..] else { panic!("{:?}", own.problems) };
+        assert_eq!(problem.message.ends_with("the one in another file counts"), shown, "{problem:?}");
+        std::fs::remove_file(w.dir.path().join("2.yaml")).unwrap();
+        w.until("the last good one again", |o| rules(o) == Some(11)).await;
+        put(w.dir.path(), "1.yaml", &peer("b", "maxRows: 11"));
+        w.until("mended", |o| o.problems.is_empty()).await;
+    }
+    // Of two valid ones the first counts, as ever.
+    put(w.dir.path(), "2.yaml", &peer("b", "maxRows: 22"));
+    let own = w.until("twice", |o| !o.problems.is_empty()).await;
+    assert_eq!((rules(&own), own.problems[0].code), (Some(11), 2004), "{:?}", own.problems);
+}

@@ -18,8 +18,30 @@ pub(super) struct File {
     pub(super) stamp: Option<Stamp>,
     /// The objects in force.
     pub(super) objects: Vec<Object>,
-    pub(super) problems: Vec<Problem>,
+    /// Which of them are last good versions of what is refused now.
+    pub(super) kept: BTreeSet<String>,
+    pub(super) wrong: Vec<Wrong>,
     pub(super) hidden: Hidden,
+}
+
+/// What is wrong with a file or with an object of it.
+pub(super) struct Wrong {
+    problem: Problem,
+    /// The object, if its last good version is kept.
+    kept: Option<String>,
+}
+
+impl Wrong {
+    /// As it is shown. `elsewhere`: kept ones that give way to a valid one in another file.
+    pub(super) fn shown(&self, elsewhere: &BTreeSet<String>) -> Problem {
+        let mut shown = self.problem.clone();
+        shown.message.push_str(match &self.kept {
+            Some(id) if elsewhere.contains(id) => "; the one in another file counts",
+            Some(_) => "; its last good version stays in force",
+            None => "",
+        });
+        shown
+    }
 }
 
 /// Objects that a file names and that cannot be used.
@@ -70,7 +92,8 @@ impl File {
         match parsed {
             Ok((objects, refused)) => self.take(name, objects, refused),
             Err((code, message)) => {
-                self.problems = vec![problem(name, "", code, message)];
+                self.wrong = vec![Wrong { problem: problem(name, "", code, message), kept: None }];
+                self.kept = self.objects.iter().map(Object::id).collect();
                 self.hidden = Hidden { all: true, ..Hidden::default() };
                 false
             }
@@ -98,12 +121,12 @@ impl File {
         let unknown = lost.ids.iter().filter(|id| !present.contains(*id) && !kept.contains(*id));
         let peers = unknown.filter_map(|id| id.strip_prefix("ClusterPeer ")?.parse().ok());
         self.hidden = Hidden { all: lost.unnamed, peers: peers.collect() };
-        let problems = refused.into_iter().map(|refused| {
-            let stays = id(&refused).is_some_and(|id| kept.contains(&id));
-            let rest = if stays { "; its last good version stays in force" } else { "" };
-            problem(name, &refused.object, refused.code, format!("{}{rest}", refused.message))
+        let wrong = refused.into_iter().map(|refused| Wrong {
+            kept: id(&refused).filter(|id| kept.contains(id)),
+            problem: problem(name, &refused.object, refused.code, refused.message),
         });
-        self.problems = problems.collect();
+        self.wrong = wrong.collect();
+        self.kept = kept;
         let changed = self.objects != good;
         self.objects = good;
         changed

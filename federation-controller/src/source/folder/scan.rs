@@ -61,14 +61,41 @@ impl Scanner {
         self.missing.is_some()
     }
 
-    /// All objects, files in name order.
+    /// All objects, files in name order. The last good version of what is refused now gives way to a
+    /// valid one in another file, wherever that stands.
     pub(super) fn objects(&self) -> impl Iterator<Item = (&str, &Object)> {
-        self.files.iter().flat_map(|(name, file)| file.objects.iter().map(move |o| (name.as_str(), o)))
+        let elsewhere = self.elsewhere();
+        let all = self
+            .files
+            .iter()
+            .flat_map(|(name, file)| file.objects.iter().map(move |object| (name.as_str(), file, object)));
+        all.filter_map(move |(name, file, object)| {
+            let gives_way = !elsewhere.is_empty() && !file.kept.is_empty() && {
+                let id = object.id();
+                file.kept.contains(&id) && elsewhere.contains(&id)
+            };
+            (!gives_way).then_some((name, object))
+        })
+    }
+
+    /// Objects refused in one file, with a last good version, that stand valid in another.
+    fn elsewhere(&self) -> BTreeSet<String> {
+        let kept: BTreeSet<&String> = self.files.values().flat_map(|file| &file.kept).collect();
+        if kept.is_empty() {
+            return BTreeSet::new();
+        }
+        let valid = self
+            .files
+            .values()
+            .flat_map(|file| file.objects.iter().map(Object::id).filter(move |id| !file.kept.contains(id)));
+        valid.filter(|id| kept.contains(id)).collect()
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
-        let of_files = self.files.values().flat_map(|file| &file.problems);
-        of_files.chain(&self.gone).cloned().chain(self.kept.problems())
+        let elsewhere = self.elsewhere();
+        let of_files = self.files.values().flat_map(|file| &file.wrong);
+        let of_files = of_files.map(move |wrong| wrong.shown(&elsewhere));
+        of_files.chain(self.gone.clone()).chain(self.kept.problems())
     }
 
     /// Peers that may stand in what cannot be read.
