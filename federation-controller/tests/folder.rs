@@ -241,6 +241,23 @@ async fn the_age_of_an_export_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn an_export_that_comes_again_is_new_whatever_else_stands_twice() {
+    let mut w = Watched::new().await;
+    put(w.dir.path(), "1.yaml", &service("a"));
+    put(w.dir.path(), "2.yaml", &service("a"));
+    put(w.dir.path(), "c.yaml", &service("c"));
+    let twice = |o: &Own| o.problems.iter().any(|p| p.code == 2004);
+    let before = w.until("all", |o| has(o, &["a", "c"]) && twice(o)).await;
+    std::fs::remove_file(w.dir.path().join("c.yaml")).unwrap();
+    w.until("gone", |o| has(o, &["a"]) && twice(o)).await;
+    put(w.dir.path(), "c.yaml", &service("c"));
+    let after = w.until("again", |o| has(o, &["a", "c"])).await;
+    let (a, c) = ("shop/a".parse().unwrap(), "shop/c".parse().unwrap());
+    assert!(after.exports[&c].0.created > before.exports[&c].0.created);
+    assert_eq!(after.exports[&a].0.created, before.exports[&a].0.created);
+}
+
+#[tokio::test]
 async fn a_start_without_the_folder_keeps_everything_and_its_age() {
     let mut w = Watched::new().await;
     put(w.dir.path(), "a.yaml", &service("a"));

@@ -178,7 +178,7 @@ impl Folder {
         own.hidden = self.scanner.hidden();
         let names = own.exports.keys().chain(own.invalid.keys()).cloned();
         // What stands in something that cannot be read comes back with the age it had.
-        let whole = own.problems.is_empty();
+        let whole = self.scanner.whole();
         if let Err(problem) = self.first_seen.keep(names.collect(), whole, now) {
             own.problems.push(problem);
         }

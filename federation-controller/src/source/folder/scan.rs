@@ -108,6 +108,12 @@ impl Scanner {
         hidden
     }
 
+    /// Every file could be read, and nothing in them is refused.
+    pub(super) fn whole(&self) -> bool {
+        let read = |file: &File| file.stamp.is_some() && file.wrong.is_empty();
+        self.folder_ok() && self.files.values().all(read)
+    }
+
     /// What is to be written down after the last look.
     pub(super) fn changes(&mut self) -> Batch {
         self.kept.take_changes()
