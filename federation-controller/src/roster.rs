@@ -412,20 +412,21 @@ impl Roster {
         }
     }
 
-    /// Takes a change of a peer's catalog, and writes it down. Returns the rows refused.
+    /// Takes a change of a peer's catalog, and writes it down; a row that cannot be read leaves the
+    /// former one. Returns the rows refused.
     pub async fn apply(&self, id: &ClusterId, change: &Applied) -> Vec<Refusal> {
         let _writing = self.inner.writing.lock().await;
         let mut batch = Batch::default();
-        let refusals = {
+        let (refusals, kept, whole) = {
             let mut entries = self.entries();
             let Some(entry) = entries.get_mut(id) else { return Vec::new() };
-            entry.take(&change.changed, &change.removed, change.snapshot);
+            let kept = entry.take(&change.changed, &change.removed, change.snapshot);
             if entry.learn(&self.inner.authority) {
                 batch.put_json(format!("{RECORD}{id}"), &entry.record);
             }
             entry.rebuild();
             self.inner.authority.told(&entry.record.trust_domain, &entry.told);
-            entry.refused()
+            (entry.refused(), kept, entry.whole())
         };
         self.touch();
         if change.snapshot {
@@ -439,11 +440,16 @@ impl Roster {
         for key in &change.removed {
             batch.delete(format!("{CATALOG}{id}/{key}"));
         }
-        for (key, body) in &change.changed {
+        for (key, body) in change.changed.iter().filter(|(key, _)| !kept.contains(key)) {
             batch.put(format!("{CATALOG}{id}/{key}"), body.to_vec());
         }
-        let at = change.position;
-        batch.put_json(format!("{POSITION}{id}"), &(at.epoch, at.version, format!("{:x}", at.digest)));
+        if whole {
+            let at = change.position;
+            batch.put_json(format!("{POSITION}{id}"), &(at.epoch, at.version, format!("{:x}", at.digest)));
+        } else {
+            // What is on disk is not what the peer has there: a restart asks for a snapshot.
+            batch.delete(format!("{POSITION}{id}"));
+        }
         self.inner.store.commit(batch).await;
         refusals
     }

@@ -168,6 +168,30 @@ async fn a_refused_bundle_is_refused_again_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_read_leaves_the_former_one_also_across_a_restart() {
+    let scene = scene();
+    scene.add().await;
+    let (good, key) = (catalog("b", &scene.ca, 2), "export/shop/s-0");
+    assert!(scene.brings(&good).await.is_empty());
+    for snapshot in [false, true] {
+        let mut rows = convert::catalog::rows(&good);
+        rows.retain(|name, _| snapshot || name == key);
+        rows.insert(key.to_owned(), Bytes::from_static(b"\xff"));
+        let position = Position { epoch: 1, version: 2, digest: 0 };
+        let (changed, removed) = (rows.into_iter().collect(), Vec::new());
+        let change = Applied { position, snapshot, changed, removed, refused: Vec::new() };
+        assert_eq!(scene.roster.apply(&id("b"), &change).await[0].key, key);
+        let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+        for roster in [&scene.roster, &again] {
+            assert_eq!(roster.get(&id("b")).unwrap().catalog.unwrap().exports.len(), 2, "{snapshot}");
+            assert!(roster.resume(&id("b")).is_none(), "a snapshot is asked for");
+        }
+        assert!(scene.brings(&good).await.is_empty());
+        assert!(scene.roster.resume(&id("b")).is_some());
+    }
+}
+
+#[tokio::test]
 async fn rows_beyond_the_limit_are_refused_and_the_others_count() {
     let scene = scene();
     scene.add().await;

@@ -77,8 +77,14 @@ impl Entry {
         all.cloned().collect()
     }
 
-    /// Takes rows. Those refused before stay refused until they come again or go.
-    pub(super) fn take(&mut self, changed: &[(String, Bytes)], removed: &[String], snapshot: bool) {
+    /// Takes rows. Those refused before stay refused until they come again or go. Returns the keys of
+    /// those refused now, whose former rows stay in force; a key cut short for people never had one.
+    pub(super) fn take(
+        &mut self,
+        changed: &[(String, Bytes)],
+        removed: &[String],
+        snapshot: bool,
+    ) -> HashSet<String> {
         if snapshot {
             self.malformed.clear();
         }
@@ -88,8 +94,16 @@ impl Entry {
             self.malformed.retain(|refusal| !touched.contains(refusal.key.as_str()));
         }
         let rows = Arc::make_mut(&mut self.rows);
-        self.malformed.extend(rows.apply(changed, removed, snapshot));
+        let refused = rows.apply(changed, removed, snapshot);
+        let keys = refused.iter().map(|refusal| refusal.key.clone()).collect();
+        self.malformed.extend(refused);
         self.malformed.truncate(MOST_REFUSALS);
+        keys
+    }
+
+    /// Every row is in force as it came last.
+    pub(super) fn whole(&self) -> bool {
+        self.malformed.is_empty()
     }
 
     /// Sets the rules. True if they changed.
