@@ -8,6 +8,7 @@ use hansa_identity::rotate::Consent;
 use hansa_proto::convert;
 
 use super::*;
+use crate::source::{Hidden, PeerSpec};
 
 struct Scene {
     roster: Roster,
