@@ -100,7 +100,7 @@ struct Inner {
     store: Store,
     entries: Mutex<BTreeMap<ClusterId, Entry>>,
     /// Held from a change in memory until it is written, so that the rows say what memory says. No
-    /// reader ever waits for it.
+    /// reader ever waits for it, nor [`Roster::sync`] where it has nothing to change.
     writing: tokio::sync::Mutex<()>,
     changed: watch::Sender<u64>,
 }

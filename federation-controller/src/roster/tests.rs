@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
 use hansa_core::catalog::{Affinity, Catalog, ClusterInfo, Export, ServiceType};
 use hansa_identity::ca::{Ca, CaOptions};
 use hansa_identity::rotate::Consent;
@@ -310,6 +311,48 @@ async fn a_peer_that_comes_again_brings_an_older_bundle_by_a_join_alone() {
     let sequence = older.sequence;
     scene.roster.add(old, older).await.unwrap();
     assert!(sequence < scene.ca.bundle().sequence && scene.trusted() == sequence);
+}
+
+#[tokio::test]
+async fn a_run_that_changes_no_peer_waits_for_no_write() {
+    let scene = scene();
+    let specs = BTreeMap::from(["b", "own"].map(|name| (id(name), spec(&scene, Accept::default()))));
+    let hidden = Hidden::default();
+    assert_eq!(scene.roster.sync(&specs, &hidden, 0).await.len(), 1, "the own name is refused");
+    let mut said = catalog("b", &scene.ca, 1);
+    let (gateway, addresses) = ("g-1".parse::<NodeId>().unwrap(), vec!["h:1".to_owned()]);
+    let locality = Locality::default();
+    said.gateways.insert(gateway.clone(), GatewayInfo { id: gateway, locality, addresses, draining: false });
+    assert!(scene.brings(&said).await.is_empty());
+
+    let writing = scene.roster.inner.writing.lock().await;
+    let problems = scene.roster.sync(&specs, &hidden, 0).now_or_never();
+    assert_eq!(problems.expect("it waits").len(), 1, "and is told each time");
+    let none = BTreeMap::new();
+    assert!(scene.roster.sync(&none, &hidden, 0).now_or_never().is_none(), "a change has its turn");
+    drop(writing);
+    assert!(scene.roster.get(&id("b")).is_some());
+    assert!(scene.roster.sync(&none, &hidden, 0).await.is_empty());
+    assert!(scene.roster.get(&id("b")).is_none());
+}
+
+#[tokio::test]
+async fn rules_count_where_the_bundle_beside_them_is_refused() {
+    let scene = scene();
+    scene.add().await;
+    let other = Ca::create("b.td".parse().unwrap(), CaOptions::default(), SystemTime::now()).unwrap();
+    let sequence = |n: u64| format!("\"spiffe_sequence\":{n}");
+    let (from, to) = (other.bundle().sequence, scene.trusted() + 1_000);
+    let rules = Accept { max_rows: 10, ..Accept::default() };
+    let mut stolen = spec(&scene, rules.clone());
+    stolen.bundle = other.bundle().to_json().replace(&sequence(from), &sequence(to));
+    let specs = BTreeMap::from([(id("b"), stolen)]);
+    for _ in 0..2 {
+        let problems = scene.roster.sync(&specs, &Hidden::default(), 0).await;
+        assert_eq!(problems.iter().map(|p| p.code).collect::<Vec<_>>(), [3010]);
+        let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+        assert_eq!(again.get(&id("b")).unwrap().accept, rules);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ use hansa_proto::feed::Status as LinkStatus;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Following, Record};
+use super::{Following, Origin, Record};
 use crate::authority::Authority;
 
 /// Most refusals remembered of one peer.
@@ -191,7 +191,8 @@ impl Entry {
             return false;
         }
         let before = self.record.clone();
-        if !catalog.gateways.is_empty() {
+        // Those of an object are its own to say.
+        if !catalog.gateways.is_empty() && self.record.origin == Origin::Token {
             self.record.gateways.clone_from(&catalog.gateways);
         }
         self.record.locality = catalog.cluster.locality.clone();
@@ -214,19 +215,23 @@ impl Entry {
         self.record != before
     }
 
+    /// What would become of a bundle.
+    pub(super) fn judge(&self, offered: &Bundle) -> Result<Accepted, Error> {
+        bundle::accept(Some(&self.bundle), offered).map_err(|refusal| {
+            Error::new(trust::BUNDLE_REFUSED, format!("peer {}", self.record.cluster), refusal.to_string())
+        })
+    }
+
     /// Takes a newer bundle. `Ok(true)`: it is in force now.
     pub(super) fn offer(&mut self, offered: Bundle, authority: &Authority) -> Result<bool, Error> {
-        let id = &self.record.cluster;
-        match bundle::accept(Some(&self.bundle), &offered) {
-            Ok(Accepted::Unchanged) => Ok(false),
-            Ok(_) => {
-                info!(target: "audit", event = "peer_bundle", peer = %id, sequence = offered.sequence);
-                self.record.bundle = offered.to_json().into();
-                self.bundle = Arc::new(offered);
-                authority.trust_peer(&self.bundle);
-                Ok(true)
-            }
-            Err(refusal) => Err(Error::new(trust::BUNDLE_REFUSED, format!("peer {id}"), refusal.to_string())),
+        if self.judge(&offered)? == Accepted::Unchanged {
+            return Ok(false);
         }
+        let id = &self.record.cluster;
+        info!(target: "audit", event = "peer_bundle", peer = %id, sequence = offered.sequence);
+        self.record.bundle = offered.to_json().into();
+        self.bundle = Arc::new(offered);
+        authority.trust_peer(&self.bundle);
+        Ok(true)
     }
 }
