@@ -224,7 +224,8 @@ impl Roster {
         Ok(())
     }
 
-    /// Removes a peer: its certificates are refused and its connections end at once.
+    /// Removes a peer: its certificates are refused and its connections end at once. One by an object
+    /// goes with its object, or here while only what cannot be read may hold that.
     ///
     /// # Errors
     /// It is not known, or it stands in a `ClusterPeer` object. HNS-1005: it is removed, which could
@@ -232,16 +233,14 @@ impl Roster {
     pub async fn remove(&self, id: &ClusterId) -> Result<(), Error> {
         let _writing = self.inner.writing.lock().await;
         let object = format!("peer {id}");
-        let origin = self.entries().get(id).map(|e| e.record.origin);
-        match origin {
-            None => {
-                return Err(Error::new(cli::NOT_FOUND, object, "no such peer"));
-            }
-            Some(Origin::Object) => {
+        let found = self.entries().get(id).map(|e| e.record.origin == Origin::Object && !e.undeclared);
+        match found {
+            None => return Err(Error::new(cli::NOT_FOUND, object, "no such peer")),
+            Some(true) => {
                 let cause = "it is declared by a ClusterPeer object; remove that";
                 return Err(Error::new(control::JOIN_KNOWN, object, cause));
             }
-            Some(Origin::Token) => {}
+            Some(false) => {}
         }
         let batch = self.drop_entry(id);
         if self.inner.store.commit(batch).await {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hansa_api::view::Error;
 use hansa_core::Millis;
 use hansa_core::catalog::GatewayInfo;
-use hansa_core::code::trust;
+use hansa_core::code::{manifest, trust};
 use hansa_core::locality::Locality;
 use hansa_core::mesh::Transport;
 use hansa_core::name::{ClusterId, NodeId};
@@ -23,18 +23,20 @@ use crate::store::Batch;
 
 impl Roster {
     /// Brings the peers in line with the `ClusterPeer` objects; what is `hidden` stays as it is. What
-    /// cannot be taken is returned. Where nothing changes it waits for nobody's write.
+    /// cannot be taken is returned, and what stays for being hidden alone. Where nothing changes it waits
+    /// for nobody's write.
     pub async fn sync(
         &self,
         specs: &BTreeMap<ClusterId, PeerSpec>,
         hidden: &Hidden,
         now: Millis,
     ) -> Vec<Problem> {
-        if let Some(problems) = self.settled(specs, hidden) {
+        let mut problems = self.undeclared(specs, hidden);
+        if let Some(refused) = self.settled(specs, hidden) {
+            problems.extend(refused);
             return problems;
         }
         let _writing = self.inner.writing.lock().await;
-        let mut problems = Vec::new();
         let mut batch = self.drop_undeclared(specs, hidden);
         for (id, spec) in specs {
             if let Err(error) = self.declare(id, spec, now, &mut batch) {
@@ -45,12 +47,31 @@ impl Roster {
         problems
     }
 
+    /// Marks, and tells of, the peers that no object names any more as far as can be read.
+    fn undeclared(&self, specs: &BTreeMap<ClusterId, PeerSpec>, hidden: &Hidden) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (id, entry) in &mut *self.entries() {
+            let declared = entry.record.origin == Origin::Object;
+            entry.undeclared = declared && !specs.contains_key(id) && hidden.hides(id);
+            if entry.undeclared {
+                let message = format!(
+                    "not declared any more as far as can be read; it stays trusted until what cannot be read is \
+                     mended, or hansa peer remove {id}"
+                );
+                let object = format!("ClusterPeer {id}");
+                problems.push(Problem { object, code: manifest::YAML_INVALID.number, message });
+            }
+        }
+        problems
+    }
+
     /// What cannot be taken, if that is all there is to say; `None`: something changes.
     fn settled(&self, specs: &BTreeMap<ClusterId, PeerSpec>, hidden: &Hidden) -> Option<Vec<Problem>> {
         let drops = |id: &ClusterId, entry: &Entry| {
             !specs.contains_key(id)
                 && !hidden.hides(id)
-                && (entry.record.origin == Origin::Object || entry.ruled(&Accept::default(), Transport::default()))
+                && (entry.record.origin == Origin::Object
+                    || entry.ruled(&Accept::default(), Transport::default()))
         };
         if self.entries().iter().any(|(id, entry)| drops(id, entry)) {
             return None;
@@ -113,13 +134,7 @@ impl Roster {
     }
 
     /// Takes an object. Its rules count also where its bundle is refused.
-    fn declare(
-        &self,
-        id: &ClusterId,
-        spec: &PeerSpec,
-        now: Millis,
-        batch: &mut Batch,
-    ) -> Result<(), Error> {
+    fn declare(&self, id: &ClusterId, spec: &PeerSpec, now: Millis, batch: &mut Batch) -> Result<(), Error> {
         let (known, offered) = self.offered(id, spec)?;
         let mut changed = !known;
         let taken = {

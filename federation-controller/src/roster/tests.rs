@@ -296,6 +296,31 @@ async fn a_declared_peer_is_dropped_only_when_nothing_hides_it() {
 }
 
 #[tokio::test]
+async fn a_peer_that_only_what_cannot_be_read_may_declare_can_be_removed() {
+    let scene = scene();
+    let specs = BTreeMap::from([(id("b"), spec(&scene, Accept::default()))]);
+    let hidden = Hidden { all: true, ..Hidden::default() };
+    assert!(scene.roster.sync(&specs, &hidden, 0).await.is_empty());
+    assert_eq!(scene.roster.remove(&id("b")).await.unwrap_err().code, "HNS-4002", "its object stands");
+    let again = Roster::load(id("own"), scene.authority.clone(), scene.store.clone());
+    assert!(again.remove(&id("b")).await.is_err(), "nothing was read yet");
+    let none = BTreeMap::new();
+    for _ in 0..2 {
+        let problems = again.sync(&none, &hidden, 0).await;
+        let [problem] = &problems[..] else { panic!("{problems:?}") };
+        assert!(
+            problem.object == "ClusterPeer b" && problem.message.contains("peer remove b"),
+            "{problem:?}"
+        );
+    }
+    again.sync(&specs, &hidden, 0).await;
+    assert!(again.remove(&id("b")).await.is_err(), "its object is back");
+    again.sync(&none, &hidden, 0).await;
+    again.remove(&id("b")).await.unwrap();
+    assert!(again.sync(&none, &hidden, 0).await.is_empty() && scene.trusted() == 0);
+}
+
+#[tokio::test]
 async fn a_peer_that_comes_again_brings_an_older_bundle_by_a_join_alone() {
     let mut scene = scene();
     scene.add().await;

@@ -45,6 +45,8 @@ pub struct Entry {
     pub link: Option<watch::Receiver<LinkStatus>>,
     /// What it says about following us.
     pub following: Following,
+    /// By an object once, and by none now that can be read.
+    pub(super) undeclared: bool,
     rows: Arc<CatalogRows>,
     malformed: Vec<Refusal>,
     unacceptable: Vec<Refusal>,
@@ -63,6 +65,7 @@ impl Entry {
             told: Arc::default(),
             link: None,
             following: Following::default(),
+            undeclared: false,
             rows: Arc::default(),
             malformed: Vec::new(),
             unacceptable: Vec::new(),
