@@ -110,8 +110,17 @@ async fn a_join_makes_both_sides_peers_and_exports_travel_both_ways() {
         ga.until("web of both", |t| t.services.get(&name("shop/web")).is_some_and(|s| s.clusters.len() == 2));
     assert!(!table.await.services.contains_key(&name("shop/api")), "hidden by export-to");
 
-    let status = a.get("/v1/status").await;
-    assert_eq!(status["peers"][0]["connected"], true);
+    // The first link may be replaced once both know each other's gateways: rows travelled, and it is between two.
+    let connected = async {
+        loop {
+            let status = a.get("/v1/status").await;
+            if status["peers"][0]["connected"] == true {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let status = tokio::time::timeout(LONG, connected).await.expect("connected");
     assert_eq!(status["peers"][0]["digestOk"], true);
     assert_eq!(status["peers"][0]["reach"], "unknown");
     assert!(status["peers"][0]["appliedAgeSeconds"].as_f64().unwrap() < 5.0, "{status}");
