@@ -110,7 +110,8 @@ struct Keeper {
     leaving: BTreeMap<NodeId, Vec<oneshot::Sender<()>>>,
     /// When a sibling last asked: it lives, whatever an older look at it said.
     asked: BTreeMap<NodeId, Instant>,
-    /// Ends the connection that a sibling last asked on.
+    /// Ends the connection that a sibling last asked on: one for each own gateway. It may ask before the table
+    /// names it.
     hangups: BTreeMap<NodeId, CancellationToken>,
     seen: mpsc::Sender<Seen>,
     begun: Instant,
@@ -156,7 +157,6 @@ impl Keeper {
             keep
         });
         self.states.retain(|id, _| wanted.contains_key(id));
-        self.hangups.retain(|id, _| wanted.contains_key(id));
         for (id, relay) in wanted {
             self.states.entry(id.clone()).or_insert(State::Unknown);
             if !self.watches.contains_key(&id) {
@@ -294,6 +294,7 @@ impl Keeper {
         }
         for id in free {
             if owners.remove(&id) {
+                tracing::info!(?owners, "virtual addresses held");
                 // Listeners first: who asked binds the same addresses next.
                 self.owners.send_replace(Arc::new(owners.clone()));
                 let wait = plane.tenants.closed(&id);
