@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hansa_core::code::dns::{FORWARD_FAILED, FORWARD_REFUSED};
+use hansa_runtime::source;
 use hickory_proto::op::{Message, OpCode, Query as ProtoQuery, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
@@ -99,7 +100,7 @@ impl Forwarder {
         if self.limiter.len() > CLIENTS {
             self.limiter.retain_recent();
         }
-        if self.limiter.check_key(&counted(client)).is_err() {
+        if self.limiter.check_key(&source::of(client)).is_err() {
             return Err(Rcode::Refused);
         }
         let place = self.places.clone().try_acquire_owned().map_err(|_| Rcode::ServFail)?;
@@ -166,14 +167,6 @@ impl Forwarder {
             self.guard.judge();
             tokio::time::sleep(PROBE).await;
         }
-    }
-}
-
-/// An IPv6 client is its /64: it has all addresses of it.
-fn counted(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
     }
 }
 

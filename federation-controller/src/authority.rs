@@ -403,6 +403,7 @@ mod tests {
         authority.rotate("activate", all).unwrap();
         drop(authority);
         let authority = start(1);
+        // Beyond the life in force today; the authority asks the system's clock.
         std::thread::sleep(Duration::from_millis(1_100));
         let refused = authority.rotate("retire", all).unwrap_err();
         assert!(matches!(refused, RotateError::Refused(RotateRefusal::LeavesLive(_))), "{refused}");

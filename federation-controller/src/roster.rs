@@ -353,4 +353,4 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

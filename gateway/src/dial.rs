@@ -21,7 +21,7 @@ use crate::reach::{Path, Tracks};
 
 /// All dials of one request together take at most so many times the limit of one. Whoever waits for the answer
 /// must hear of the last one in time.
-pub(crate) const TRIES: u32 = 2;
+const TRIES: u32 = 2;
 
 /// Pause before a dial is tried again that failed for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);

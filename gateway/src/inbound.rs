@@ -3,7 +3,6 @@
 //! Called with every request the tunnels bring. It reaches endpoints of the own cluster and the
 //! own controller, nothing else: a loop cannot be expressed.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use hansa_core::mesh::RouteTable;
 use hansa_core::name::Target;
 use hansa_core::policy;
 use hansa_core::spiffe::{SpiffeId, TrustDomain};
+use hansa_runtime::source;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -237,20 +237,12 @@ pub(crate) async fn dial_controller(plane: &Plane) -> Result<TcpStream, &'static
     Err("it does not answer")
 }
 
-/// Whose places a stranger takes: an IPv6 host has all addresses of its /64.
-fn source(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
-}
-
 /// Takes those who want to join to the own controller, as they are.
 pub(crate) async fn joins(plane: Arc<Plane>, mut streams: crate::tunnel::JoinStreams) {
     let (room, each_from) = (Arc::new(Semaphore::new(JOINS)), Places::new(JOINS_EACH));
     while let Some(join) = streams.recv().await {
         // Strangers may come this far: they take a few places for a while, and no more.
-        let place = each_from.enter(source(join.from.ip()));
+        let place = each_from.enter(source::of(join.from.ip()));
         let (Some(place), Ok(of_all)) = (place, room.clone().try_acquire_owned()) else {
             tracing::debug!(from = %join.from, "no place for one more join");
             continue;

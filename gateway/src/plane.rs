@@ -27,10 +27,10 @@ use crate::reach::{Path, Tracks};
 use crate::splice::{Bounds, Moved};
 use crate::tunnel::Tunnels;
 
-mod calls;
+mod places;
 mod tenants;
 
-pub(crate) use calls::{CALLS, Places};
+pub(crate) use places::{CALLS, Places};
 pub(crate) use tenants::{Tenant, Tenants};
 
 /// The shared parts of the data path.

@@ -1,5 +1,6 @@
 //! The links between members where there are no namespaces: a forwarder in front of every gateway, which can
-//! drop what comes from or goes to a member, or all UDP, or make the way of UDP long and lossy. Run as `hansa lab link`, one process for a lab.
+//! drop what comes from or goes to a member, or all UDP, or make the way of UDP long and lossy. Run as
+//! `hansa lab link`, one process for a lab.
 
 mod control;
 mod owner;

@@ -15,5 +15,6 @@ pub mod metrics;
 pub mod ready;
 pub mod settings;
 pub mod shards;
+pub mod source;
 pub mod tasks;
 pub mod units;

@@ -5,7 +5,7 @@ use hansa_identity::rotate::Consent;
 
 use super::*;
 use crate::config::Vip;
-use crate::roster::{Origin, Record};
+use crate::roster::tests::record;
 
 /// A cluster with one peer and no server.
 async fn fuse(dir: &std::path::Path) -> Fuse {
@@ -15,16 +15,7 @@ async fn fuse(dir: &std::path::Path) -> Fuse {
     let cluster: ClusterId = "own".parse().unwrap();
     let roster = Roster::load(cluster.clone(), authority.clone(), store.clone());
     let ca = Ca::create("b".parse().unwrap(), CaOptions::default(), SystemTime::now()).unwrap();
-    let record = Record {
-        cluster: "b".parse().unwrap(),
-        trust_domain: ca.trust_domain().clone(),
-        locality: Locality::default(),
-        bundle: ca.bundle().to_json().into(),
-        gateways: BTreeMap::new(),
-        origin: Origin::Token,
-        added: 0,
-    };
-    roster.add(record, ca.bundle()).await.unwrap();
+    roster.add(record("b", &ca), ca.bundle()).await.unwrap();
     let parts = Parts {
         facts: Facts { cluster, locality: Locality::default(), failback: Failback::default() },
         own: watch::channel(Arc::new(Own::default())).1,

@@ -100,7 +100,8 @@ mod tests {
 
     use super::*;
     use crate::authority::Authority;
-    use crate::roster::{Following, Origin, Record, Roster};
+    use crate::roster::tests::record;
+    use crate::roster::{Following, Roster};
     use crate::store::Store;
 
     fn catalog(gateways: &[(&str, bool)]) -> Catalog {
@@ -133,16 +134,7 @@ mod tests {
         let roster = Roster::load("own".parse().unwrap(), authority, store);
         for id in ["b", "c"] {
             let ca = Ca::create(id.parse().unwrap(), CaOptions::default(), SystemTime::now()).unwrap();
-            let record = Record {
-                cluster: id.parse().unwrap(),
-                trust_domain: ca.trust_domain().clone(),
-                locality: Locality::default(),
-                bundle: ca.bundle().to_json().into(),
-                gateways: BTreeMap::new(),
-                origin: Origin::Token,
-                added: 0,
-            };
-            roster.add(record, ca.bundle()).await.unwrap();
+            roster.add(record(id, &ca), ca.bundle()).await.unwrap();
         }
         let said = |applied| Following { applied: Some(applied), ..Following::default() };
         roster.followed(&"b".parse().unwrap(), said(5));

@@ -1,7 +1,8 @@
 //! Peers by declaration: how the roster follows the `ClusterPeer` objects.
 //!
-//! Called by `fuse` on each run, which must not wait for a disk where nothing changes. What cannot be read removes nobody and changes no rule; an object is
-//! bootstrap only, and never takes a bundle back. Never touches a peer's catalog.
+//! Called by `fuse` on each run, which must not wait for a disk where nothing changes. What cannot be read
+//! removes nobody and changes no rule; an object is bootstrap only, and never takes a bundle back. Never
+//! touches a peer's catalog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

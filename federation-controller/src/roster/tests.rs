@@ -33,7 +33,8 @@ fn scene() -> Scene {
     Scene { roster, authority, ca, store, _dir: dir }
 }
 
-fn record(name: &str, ca: &Ca) -> Record {
+/// A peer of this name that joined.
+pub(crate) fn record(name: &str, ca: &Ca) -> Record {
     Record {
         cluster: id(name),
         trust_domain: ca.trust_domain().clone(),

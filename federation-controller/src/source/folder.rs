@@ -60,6 +60,7 @@ impl Folder {
         let (mut folder, reader) = Self::new(path, facts, state, store);
         folder.look().await;
         while folder.scanner.undecided() {
+            // Files are going missing: a second look tells whether they were removed, half a second at most.
             tokio::time::sleep(QUIET).await;
             folder.look().await;
         }

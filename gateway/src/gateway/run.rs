@@ -134,6 +134,7 @@ async fn go(config: &Config, plane: &Arc<Plane>, handle: Option<&Handle>, stop: 
     });
     tokio::time::sleep(rest).await;
     stop.cancel();
+    // Nothing tells that no request is on its way any more: only time does.
     tokio::time::sleep_until(goaway + SETTLE).await;
     let clean = plane.drain.finish(deadline).await;
     if !clean {

@@ -13,6 +13,7 @@ use hansa_core::spiffe::Role as Holder;
 use hansa_http3 as http3;
 use hansa_identity::tls::{ALPN_JOIN, ALPN_REV_H2, ALPN_REV_H3, peer_leaf};
 use hansa_identity::verify::{describe, describe_text};
+use hansa_runtime::source;
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -61,7 +62,7 @@ impl Gate {
             self.per_address.retain_recent();
             self.per_address.shrink_to_fit();
         }
-        self.per_address.check_key(&from).ok()?;
+        self.per_address.check_key(&source::of(from)).ok()?;
         self.handshakes.clone().try_acquire_owned().ok()
     }
 }
