@@ -117,6 +117,7 @@ async fn a_join_makes_both_sides_peers_and_exports_travel_both_ways() {
             if status["peers"][0]["connected"] == true {
                 return status;
             }
+            // A status is asked for, never announced: it is asked again.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
