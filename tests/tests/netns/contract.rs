@@ -1,6 +1,7 @@
 //! What the demo leaves behind: whatever ends it, `hansa demo down` removes all of it; demos in two folders do
 //! not know of each other; the host's firewall and name servers are never touched.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -109,13 +110,18 @@ fn a_second_run_clears_what_a_killed_one_left_and_ctrl_c_leaves_nothing() {
     assert_eq!(host(), before);
 }
 
-/// What a client in rack-1 of this demo gets from the shop.
-fn shop(folder: &Folder) -> String {
+/// What a program prints as a client in rack-1 of this demo.
+fn in_rack(folder: &Folder, program: &OsStr, args: &[&str]) -> String {
     let words = ["exec", "rack-1", "--dir"];
     let mut command = Command::new(crate::binary());
-    command.arg("demo").args(words).arg(&folder.0).args(["--", "curl", "-sS", "--max-time", "10"]);
-    let said = command.arg("http://checkout.shop.svc.clusterset.local/").output().unwrap();
-    String::from_utf8_lossy(&said.stdout).into_owned()
+    command.arg("demo").args(words).arg(&folder.0).arg("--").arg(program).args(args);
+    String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
+}
+
+/// What a client there gets from the shop.
+fn shop(folder: &Folder) -> String {
+    let url = "http://checkout.shop.svc.clusterset.local/";
+    in_rack(folder, OsStr::new("curl"), &["-sS", "--max-time", "10", url])
 }
 
 #[test]
@@ -126,6 +132,8 @@ fn two_folders_are_two_demos_and_neither_touches_the_host() {
     }
     for folder in [&one, &two] {
         assert!(shop(folder).contains("\"member\""), "{}", folder.0.display());
+        let status = in_rack(folder, crate::binary().as_os_str(), &["status", "-o", "json"]);
+        assert!(status.contains("\"cluster\": \"rack-1\""), "hansa asks the controller there: {status}");
     }
     assert_eq!(host(), before, "while both are up");
     assert!(one.demo(&["down"]).success());

@@ -76,7 +76,7 @@ enum Command {
         /// As it was broken
         what: String,
     },
-    /// Run any program as a client inside a member, with that member's DNS
+    /// Run any program as a client inside a member, with that member's DNS; hansa asks its controller
     Exec {
         /// aws-eu, gcp-eu or rack-1
         member: String,

@@ -8,13 +8,18 @@ use crate::spec::{MemberId, Plan};
 /// The commands, one to a line under a heading.
 #[must_use]
 pub(super) fn text(program: &Path, dir: Option<&Path>, plan: &Plan, is_up: bool) -> String {
-    let mut demo = format!("{} demo", quoted(program));
+    let hansa = quoted(program);
+    let mut demo = format!("{hansa} demo");
     if let Some(dir) = dir {
         demo.push_str(&format!(" --dir {}", quoted(dir)));
     }
     let heading = if is_up { "try by hand:".to_owned() } else { format!("try by hand, after `{demo} up`:") };
     let mut lines = vec![heading];
     lines.extend(if plan.mode.has_namespaces() { clients(&demo) } else { on_loopback(plan) });
+    lines.extend(
+        ["status", "services", "explain checkout.shop", "check"]
+            .map(|verb| format!("{demo} exec rack-1 -- {hansa} {verb}")),
+    );
     lines.extend(
         [
             "status",
@@ -75,6 +80,7 @@ mod tests {
         let demo = "  '/opt/my own/hansa' demo --dir /tmp/d ";
         assert!(shown.starts_with("try by hand:\n"), "{shown}");
         assert!(shown.lines().skip(1).all(|line| line.starts_with(demo)), "{shown}");
+        assert!(shown.contains("exec rack-1 -- '/opt/my own/hansa' explain checkout.shop\n"), "{shown}");
         assert!(text(Path::new("/b/hansa"), None, &plan, false).contains("after `/b/hansa demo up`:"));
     }
 
@@ -82,7 +88,7 @@ mod tests {
     fn on_loopback_the_members_name_server_is_asked() {
         let plan = Plan::new(Path::new("/tmp/d"), NetMode::Loopback, 0);
         let shown = text(Path::new("/b/hansa"), None, &plan, true);
-        assert!(!shown.contains("exec") && !shown.contains("http://checkout"), "{shown}");
+        assert!(!shown.contains("exec aws-eu") && !shown.contains("http://checkout"), "{shown}");
         assert!(shown.contains(&format!("@{} -p ", plan.dns(MemberId::Rack1).ip())), "{shown}");
     }
 }

@@ -178,7 +178,7 @@ fn status_of(dir: &Path) -> String {
     format!("hansa demo status --dir {}", dir.display())
 }
 
-/// Becomes the given program, inside the member.
+/// Becomes the given program, inside the member. `hansa` itself then asks that member's controller.
 fn exec(dir: &Path, member: &str, command: &[OsString]) -> Result<ExitCode> {
     let next = "hansa demo exec rack-1 -- PROGRAM [ARGUMENTS]";
     let id = MemberId::parse(member).map_err(|cause| Trouble::usage(member, cause, next))?;
@@ -192,8 +192,9 @@ fn exec(dir: &Path, member: &str, command: &[OsString]) -> Result<ExitCode> {
             lab.plan.dns(id)
         );
     }
-    let mut command = lab.member(id).client(program);
-    command.args(args);
+    let member = lab.member(id);
+    let mut command = member.client(program);
+    command.args(args).env("HANSA_SOCKET", member.socket());
     let error = command.as_std_mut().exec();
     let next = "hansa demo exec with a program that is installed on this machine";
     Err(Trouble::new(&program.to_string_lossy(), error.to_string(), next).into())

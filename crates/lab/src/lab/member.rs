@@ -101,8 +101,13 @@ impl Member<'_> {
     pub async fn hansa(&self, args: &[&str]) -> Result<String> {
         let ns = self.lab.plan.ns(self.id, Host::Controller);
         let mut command = sh::command_in(ns.as_deref(), &self.lab.spec.hansa);
-        command.args(args).arg("--socket").arg(self.home().join("controller/state/controller.sock"));
+        command.args(args).arg("--socket").arg(self.socket());
         sh::run(command, None).await
+    }
+
+    /// Where this member's controller listens for its operator.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.home().join("controller/state/controller.sock")
     }
 
     /// A verb with `-o json`.
