@@ -78,16 +78,30 @@ fn services_and_objects_are_listed() {
 
 #[test]
 fn explain_asks_for_service_and_port() {
-    let answer = json!({ "service": "shop/checkout:80", "from": "aws/eu-central-1", "gateways": [{
-        "id": "gateway-1", "chosen": "aws-eu", "panic": false, "tiers": [{
-            "name": "region", "capacity": 1.0, "share": 1.0, "candidates": [{
-                "cluster": "aws-eu", "endpoints": 2, "healthy": 2.0, "share": 1.0, "reason": "nearest",
-                "ageSeconds": null }] }] }] });
+    let gateway = |id: &str, shares: &[(&str, f64)]| {
+        let candidates = shares.iter().map(|(cluster, share)| {
+            json!({ "cluster": cluster, "endpoints": 2, "healthy": 2.0, "share": share, "reason": "nearest",
+                "ageSeconds": null })
+        });
+        json!({ "id": id, "chosen": shares.first().map(|s| s.0), "panic": false, "tiers": [{
+            "name": "region", "capacity": 1.0, "share": 1.0, "candidates": candidates.collect::<Vec<_>>() }] })
+    };
+    let gateways = [
+        gateway("gateway-1", &[("aws-eu", 1.0)]),
+        gateway("gateway-2", &[("gcp-eu", 0.4999), ("aws-eu", 0.5001)]),
+        gateway("gateway-3", &[("gcp-eu", 0.0)]),
+    ];
+    let answer = json!({ "service": "shop/checkout:80", "from": "aws/eu-central-1", "gateways": gateways });
     let controller = Controller::new([("GET /v1/explain", 200, answer.clone())]);
     for name in ["checkout.shop:80", "shop/checkout:80", "checkout.shop.svc.clusterset.local:80"] {
         let table = controller.hansa(&["explain", name]);
         assert_eq!(table.code, 0, "{}", table.err);
-        for text in ["gateway-1: most goes to aws-eu", "region (100 %)", "nearest", "2.0/2"] {
+        let gateways = [
+            "gateway-1: most goes to aws-eu\n",
+            "gateway-2: most goes to gcp-eu and aws-eu alike\n",
+            "gateway-3: goes nowhere\n",
+        ];
+        for text in gateways.into_iter().chain(["region (100 %)", "nearest", "2.0/2"]) {
             assert!(table.out.contains(text), "{text} is not in\n{}", table.out);
         }
     }

@@ -40,13 +40,28 @@ pub(crate) async fn run(args: &ExplainArgs, context: &Context) -> Result<Exit, F
 fn render(explain: &view::Explain, color: bool) -> String {
     let mut text = format!("{} from {}\n", clean(&explain.service), clean(&explain.from));
     for gateway in &explain.gateways {
-        let chosen = gateway.chosen.as_deref().unwrap_or("nothing");
         let panic = if gateway.panic { "; nothing is healthy, so everything is tried" } else { "" };
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "\n{}: most goes to {}{panic}", clean(&gateway.id), clean(chosen));
+        let _ = writeln!(text, "\n{}: {}{panic}", clean(&gateway.id), clean(&whither(gateway)));
         text.push_str(&tiers(&gateway.tiers, color));
     }
     text
+}
+
+/// Where the most goes, or that several get the same.
+fn whither(gateway: &view::GatewayExplain) -> String {
+    let candidates = || gateway.tiers.iter().flat_map(|tier| &tier.candidates);
+    let most = candidates().map(|c| c.share).fold(0.0, f64::max);
+    // What is shown as the same percentage is the same to the reader.
+    let first: Vec<&str> = candidates()
+        .filter(|c| most > 0.0 && percent(c.share) == percent(most))
+        .map(|c| c.cluster.as_str())
+        .collect();
+    match first.as_slice() {
+        [] => "goes nowhere".to_owned(),
+        [one] => format!("most goes to {one}"),
+        several => format!("most goes to {} alike", several.join(" and ")),
+    }
 }
 
 fn tiers(tiers: &[view::TierExplain], color: bool) -> String {
