@@ -28,6 +28,8 @@ use crate::metrics::DnsMetrics;
 const MAX_FILE: u64 = 512 << 20;
 /// Between two writes of the zone to disk.
 const SAVE: Duration = Duration::from_secs(1);
+/// Between two tries while the disk takes nothing.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// A zone in use.
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ pub(crate) struct Keeper {
     saved: Saved,
     path: PathBuf,
     unsaved: bool,
+    /// When the disk last refused, until it takes the zone.
+    failed: Option<Instant>,
     refused: usize,
     ready: Condition,
     metrics: DnsMetrics,
@@ -76,7 +80,8 @@ impl Keeper {
     ) -> Self {
         let path = state_dir.join("zone.feed");
         let (rows, saved) = (ZoneRows::default(), Saved::empty());
-        let mut keeper = Self { shelf, rows, saved, path, unsaved: false, refused: 0, ready, metrics };
+        let (unsaved, failed, refused) = (false, None, 0);
+        let mut keeper = Self { shelf, rows, saved, path, unsaved, failed, refused, ready, metrics };
         match read_limited(&keeper.path, MAX_FILE) {
             Ok(bytes) => keeper.restore(&bytes),
             Err(error) if error.is_not_found() => {}
@@ -191,14 +196,23 @@ impl Keeper {
         handle.applied(change, refused);
     }
 
+    /// Writes the zone down if it changed. A full disk is told once, and tried again.
     async fn save(&mut self) {
-        if !std::mem::take(&mut self.unsaved) {
+        if !self.unsaved || self.failed.is_some_and(|at| at.elapsed() < SAVE_AGAIN) {
             return;
         }
         let (bytes, path) = (self.saved.encode(), self.path.clone());
         let written = tokio::task::spawn_blocking(move || write_atomic(&path, &bytes, 0o600)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(code = %STATE_UNWRITABLE, %error, "the zone is in use, but could not be kept on disk");
+        let error = written.map_or_else(|e| Some(e.to_string()), |w| w.err().map(|e| e.to_string()));
+        self.unsaved = error.is_some();
+        let failed = error.is_some().then(Instant::now);
+        match (std::mem::replace(&mut self.failed, failed), error) {
+            (None, Some(error)) => {
+                let next = STATE_UNWRITABLE.next;
+                tracing::warn!(code = %STATE_UNWRITABLE, %error, next, "the zone is in use, but cannot be kept on disk");
+            }
+            (Some(_), None) => tracing::info!("the zone is kept on disk again"),
+            _ => {}
         }
     }
 

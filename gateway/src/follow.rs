@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::explain;
 use crate::plane::Plane;
-use crate::table::{self, Tables, WRITE_EVERY};
+use crate::table::{self, Tables, WRITE_AGAIN, WRITE_EVERY};
 
 /// Questions answered at once.
 const QUESTIONS: usize = 8;
@@ -48,7 +48,7 @@ pub(crate) async fn run(
 ) -> Result<(), &'static str> {
     let Feed { handle, mut events } = feed;
     let room = Arc::new(tokio::sync::Semaphore::new(QUESTIONS));
-    let (mut dirty, mut written) = (false, Instant::now() - WRITE_EVERY);
+    let (mut dirty, mut failing, mut due) = (false, false, Instant::now());
     loop {
         let event = tokio::select! {
             event = events.recv() => match event {
@@ -57,10 +57,11 @@ pub(crate) async fn run(
                 None if stop.is_cancelled() => break,
                 None => return Err("the feed ended"),
             },
-            () = tokio::time::sleep_until(written + WRITE_EVERY), if dirty => {
+            () = tokio::time::sleep_until(due), if dirty => {
                 let (file, saved) = tables.to_disk();
-                table::write(file, saved).await;
-                (dirty, written) = (false, Instant::now());
+                dirty = !table::write(file, saved, failing).await;
+                failing = dirty;
+                due = Instant::now() + if failing { WRITE_AGAIN } else { WRITE_EVERY };
                 continue;
             }
             () = stop.cancelled() => break,
@@ -100,7 +101,7 @@ pub(crate) async fn run(
     }
     if dirty {
         let (file, saved) = tables.to_disk();
-        table::write(file, saved).await;
+        table::write(file, saved, failing).await;
     }
     Ok(())
 }

@@ -144,28 +144,30 @@ impl Tables {
     }
 }
 
-/// Writes a saved table; a full disk is told once and the gateway goes on from memory.
-pub(crate) async fn write(file: PathBuf, saved: Saved) -> bool {
+/// Writes a saved table; false if it could not be. A full disk is told once, not where the try before was
+/// `failing` too, and the gateway goes on from memory.
+pub(crate) async fn write(file: PathBuf, saved: Saved, failing: bool) -> bool {
     let written = tokio::task::spawn_blocking(move || {
         let bytes = saved.encode();
         files::write_atomic(&file, &bytes, files::SECRET)
     });
-    match written.await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
+    let error = written.await.map_or_else(|e| Some(e.to_string()), |w| w.err().map(|e| e.to_string()));
+    match &error {
+        Some(error) if !failing => {
             let code = codes::STATE_UNWRITABLE;
             tracing::error!(%code, %error, next = code.next, "the table cannot be saved");
-            false
         }
-        Err(error) => {
-            tracing::error!(%error, "the table cannot be saved");
-            false
-        }
+        None if failing => tracing::info!("the table is saved again"),
+        _ => {}
     }
+    error.is_none()
 }
 
 /// The least time between two writes of the table.
 pub(crate) const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// The time between two tries while the disk takes nothing.
+pub(crate) const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Puts the bundles and the deny list of a table in force for every handshake from now on. Bundles
 /// whose text is that of `former` are not read again.

@@ -76,6 +76,7 @@ impl StartError {
             Self::NoCredential | Self::OtherToken { .. } | Self::OtherCluster { .. } | Self::Refused(_) => {
                 Some(trust::ENROL_REFUSED)
             }
+            Self::Store(IdentityError::Store(error)) => Some(error.code()),
             _ => None,
         }
     }

@@ -83,8 +83,7 @@ pub(crate) async fn dial(hub: Arc<Hub>, target: Target, lane: Lane) -> Result<Fr
     let limit = hub.config.timing.handshake;
     let dialled = tokio::time::timeout(limit, attempt(&hub, &target, lane)).await;
     let dialled = dialled.unwrap_or(Err(DialError::Timeout));
-    let result = dialled.as_ref().map_or_else(DialError::label, |_| "ok");
-    hub.metrics.handshake("client", lane, result);
+    hub.metrics.dialled(lane, dialled.as_ref().err());
     dialled
 }
 

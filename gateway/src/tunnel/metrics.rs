@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use std::sync::atomic::AtomicU64;
 
+use super::dial::DialError;
 use super::link::{Link, Wire};
 use super::offload::Offload;
 use super::peer::Lane;
@@ -69,6 +70,12 @@ impl Metrics {
 
     pub(crate) fn handshake(&self, side: &'static str, lane: Lane, result: &'static str) {
         self.shaken(side, lane, (result, String::new()));
+    }
+
+    /// One that we asked for, and why it failed.
+    pub(crate) fn dialled(&self, lane: Lane, error: Option<&DialError>) {
+        let code = error.and_then(DialError::message).map(|code| code.to_string());
+        self.shaken("client", lane, (error.map_or("ok", DialError::label), code.unwrap_or_default()));
     }
 
     /// One that was refused; `why` begins with the message code, where there is one.

@@ -213,7 +213,7 @@ fn route(
     vips: BTreeMap<NodeId, Vec<IpAddr>>,
 ) -> ServiceRoute {
     let ports = BTreeSet::from([(Protocol::Tcp, PORT)]);
-    let endpoints = vec![EndpointCount { locality: Default::default(), ready: 1, total: 1 }];
+    let count = EndpointCount { locality: Default::default(), ready: 1, total: 1 };
     let endpoint = |target| LocalEndpoint {
         address: IpAddr::from([127, 0, 0, 1]),
         hostname: None,
@@ -227,7 +227,7 @@ fn route(
         ports: vec![Port { name: None, protocol: Protocol::Tcp, app_protocol: None, port: PORT }],
         affinity: Affinity::None,
         vips,
-        clusters: BTreeMap::from([(cluster.clone(), Candidate { ports, endpoints })]),
+        clusters: vec![Candidate::new(cluster.clone(), &ports, [count])],
         hosts: Vec::new(),
         local: local.map(|port| LocalService { export_to: None, endpoints: vec![endpoint(port)] }),
     }

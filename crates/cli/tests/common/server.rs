@@ -1,4 +1,4 @@
-//! Real controllers of the binary, for tests that run servers.
+//! Real servers of the binary, for tests that run servers.
 //! Part of `common`; has no tests itself.
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Ran, command, ran};
 
-/// A running controller; killed when the test ends.
+/// A running server; killed when the test ends.
 pub(crate) struct Server {
     /// Its process.
     pub(crate) child: Child,
@@ -58,19 +58,22 @@ pub(crate) fn configure(dir: &Path, name: &str, ports: [u16; 3]) -> String {
     file.to_str().unwrap().to_owned()
 }
 
+/// What servers log once they serve: a controller, a gateway, a DNS server.
+const UP: [&str; 3] = ["\"serving\"", "\"virtual addresses held\"", "\"answering\""];
+
 /// Starts a controller and waits for its line that says that it serves.
 pub(crate) fn start(file: &str) -> Server {
     started(command(&["controller", "--config", file]))
 }
 
-/// The same with a command that runs one.
+/// The same with a command that runs a server.
 pub(crate) fn started(mut command: Command) -> Server {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut from = BufReader::new(child.stderr.take().unwrap()).lines();
     let lines = Arc::new(Mutex::new(Vec::new()));
     let server = Server { child, lines: lines.clone() };
     for line in from.by_ref().map_while(Result::ok) {
-        let serving = line.contains("\"serving\"");
+        let serving = UP.iter().any(|words| line.contains(words));
         lines.lock().unwrap().push(line);
         if serving {
             std::thread::spawn(move || {

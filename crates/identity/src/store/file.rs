@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use hansa_core::code::{Code, config, trust};
+
 /// Why a file of the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -43,6 +45,15 @@ impl StoreError {
     /// The file is not there, which may be quite right.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// The code for messages.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Permissions { .. } => trust::KEY_PERMISSIONS,
+            Self::NotAFile(_) | Self::TooLarge { .. } => config::STATE_CORRUPT,
+            Self::Io { .. } => config::STATE_UNWRITABLE,
+        }
     }
 }
 
