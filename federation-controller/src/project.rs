@@ -39,9 +39,10 @@ pub fn routes(mesh: &Mesh, own: &Own, addresses: &mut impl Addresses) -> Routes 
             ServiceType::ClusterSetIP => addresses.of(name, &name.to_string()),
             ServiceType::Headless => BTreeMap::new(),
         };
-        let clusters = import.clusters.iter().map(|(id, share)| {
-            (id.clone(), Candidate { ports: share.ports.clone(), endpoints: share.endpoints.clone() })
-        });
+        let clusters = import
+            .clusters
+            .iter()
+            .map(|(id, share)| Candidate::new(id.clone(), &share.ports, share.endpoints.iter().cloned()));
         let route = ServiceRoute {
             service: name.clone(),
             kind: import.kind,

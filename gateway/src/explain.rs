@@ -145,8 +145,8 @@ async fn check(plane: &Plane, about: &About) -> Check {
         }
         let ports: BTreeSet<(Protocol, u16)> = row.ports.iter().map(|p| (p.protocol, p.port)).collect();
         for port in ports.into_iter().filter(|p| about.port.is_none_or(|wanted| wanted == p.1)) {
-            let serving = row.clusters.iter().filter(|(_, c)| c.ports.contains(&port));
-            for (cluster, _) in serving {
+            let serving = row.clusters.iter().filter(|c| c.ports.contains(&port));
+            for cluster in serving.map(|candidate| &candidate.cluster) {
                 if about.peer.as_ref().is_some_and(|wanted| wanted != cluster) {
                     continue;
                 }

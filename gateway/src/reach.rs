@@ -163,7 +163,7 @@ impl Tracks {
             state.paths.retain(|path, _| match path {
                 Path::Peer(peer) => table.peers.contains_key(peer),
                 Path::Service(cluster, service, protocol, port) => {
-                    let row = table.services.get(service).and_then(|s| s.clusters.get(cluster));
+                    let row = table.services.get(service).and_then(|s| s.candidate(cluster));
                     row.is_some_and(|c| c.ports.contains(&(*protocol, *port)))
                 }
                 Path::Endpoint(address) => endpoints.contains(address),

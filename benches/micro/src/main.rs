@@ -83,7 +83,7 @@ fn pick(n: usize) {
         affinity: Affinity::None,
         vips: BTreeMap::new(),
         clusters: (0..CLUSTERS)
-            .map(|c| (cluster(c), Candidate { ports: BTreeSet::from([PORT]), endpoints: endpoints(c) }))
+            .map(|c| Candidate::new(cluster(c), &BTreeSet::from([PORT]), endpoints(c)))
             .collect(),
         hosts: vec![],
         local: None,

@@ -13,7 +13,10 @@ use crate::name::NameError;
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Locality {
-    parts: [Option<std::sync::Arc<str>>; 3],
+    /// All of it, in place where it is short: a decision compares places of every candidate.
+    text: smol_str::SmolStr,
+    /// Where the first and the second part end in `text`; the length where there is no further part.
+    ends: [u8; 2],
 }
 
 /// How near a candidate is. Lower is nearer.
@@ -49,17 +52,22 @@ impl fmt::Display for Tier {
 impl Locality {
     /// Cloud or provider, such as `aws` or `onprem`.
     pub fn cloud(&self) -> Option<&str> {
-        self.parts[0].as_deref()
+        self.part(0, self.ends[0])
     }
 
     /// Region within the cloud.
     pub fn region(&self) -> Option<&str> {
-        self.parts[1].as_deref()
+        self.part(usize::from(self.ends[0]) + 1, self.ends[1])
     }
 
     /// Zone within the region.
     pub fn zone(&self) -> Option<&str> {
-        self.parts[2].as_deref()
+        self.text.get(usize::from(self.ends[1]) + 1..)
+    }
+
+    /// The part from `start` to `end`; no part is empty.
+    fn part(&self, start: usize, end: u8) -> Option<&str> {
+        self.text.get(start..usize::from(end)).filter(|part| !part.is_empty())
     }
 
     /// This place with another zone, where cloud and region are known.
@@ -72,8 +80,8 @@ impl Locality {
 
     /// How near `there` is to `here`. A missing part never equals anything.
     pub fn tier(here: &Locality, there: &Locality) -> Tier {
-        let same = |i: usize| here.parts[i].is_some() && here.parts[i] == there.parts[i];
-        match (same(0), same(1), same(2)) {
+        let same = |part: fn(&Locality) -> Option<&str>| part(here).is_some() && part(here) == part(there);
+        match (same(Self::cloud), same(Self::region), same(Self::zone)) {
             (true, true, true) => Tier::Zone,
             (true, true, false) => Tier::Region,
             (true, false, _) => Tier::Cloud,
@@ -83,7 +91,8 @@ impl Locality {
 
     /// True if this place lies in `outer` (a prefix such as `aws` or `aws/eu-central-1`).
     pub fn within(&self, outer: &Locality) -> bool {
-        outer.parts.iter().zip(&self.parts).all(|(o, s)| o.is_none() || o == s)
+        let rest = self.text.strip_prefix(outer.text.as_str());
+        outer.text.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -96,18 +105,20 @@ impl FromStr for Locality {
             text: text.chars().take(80).flat_map(char::escape_debug).collect(),
             rule: "use cloud/region/zone, parts of a-z, A-Z, 0-9, '.', '-' and '_' of at most 63 characters",
         };
-        let mut locality = Locality::default();
         if text.is_empty() {
-            return Ok(locality);
+            return Ok(Locality::default());
         }
         let good = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+        let (mut ends, mut end) = ([0; 2], 0);
         for (i, part) in text.split('/').enumerate() {
             if i > 2 || part.is_empty() || part.len() > 63 || !part.bytes().all(good) {
                 return Err(invalid());
             }
-            locality.parts[i] = Some(part.into());
+            end += usize::from(i > 0) + part.len();
+            // Three parts of 63 bytes and two slashes: 191 at most.
+            ends[i..].fill(u8::try_from(end).map_err(|_| invalid())?);
         }
-        Ok(locality)
+        Ok(Locality { text: text.into(), ends })
     }
 }
 
@@ -126,8 +137,7 @@ impl From<Locality> for String {
 
 impl fmt::Display for Locality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts: Vec<&str> = self.parts.iter().flatten().map(AsRef::as_ref).collect();
-        f.write_str(&parts.join("/"))
+        f.write_str(&self.text)
     }
 }
 
@@ -147,5 +157,27 @@ mod tests {
         check("", "", Tier::Anywhere);
         assert!(at("aws/eu/a").within(&at("aws/eu")));
         assert!(!at("aws").within(&at("aws/eu")));
+        assert!(!at("aws/eu-1").within(&at("aws/eu")), "a part is whole");
+        assert!(at("aws").within(&Locality::default()));
+    }
+
+    #[test]
+    fn parts() {
+        let part = "a".repeat(63);
+        let long = format!("{part}/{part}/{part}");
+        for (text, parts) in [
+            ("", [None; 3]),
+            ("aws", [Some("aws"), None, None]),
+            ("aws/eu-1", [Some("aws"), Some("eu-1"), None]),
+            ("aws/eu-1/eu-1a", [Some("aws"), Some("eu-1"), Some("eu-1a")]),
+            (long.as_str(), [Some(part.as_str()); 3]),
+        ] {
+            let place: Locality = text.parse().unwrap();
+            assert_eq!([place.cloud(), place.region(), place.zone()], parts, "{text}");
+            assert_eq!(place.to_string(), text);
+        }
+        for text in ["/", "aws/", "/eu", "aws//a", "a/b/c/d", "a b", &"a".repeat(64)] {
+            assert!(text.parse::<Locality>().is_err(), "{text}");
+        }
     }
 }

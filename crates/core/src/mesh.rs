@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::Millis;
 use crate::catalog::{
@@ -138,22 +139,43 @@ pub struct ServiceRoute {
     pub affinity: Affinity,
     /// Virtual addresses by gateway of the own cluster.
     pub vips: BTreeMap<NodeId, Vec<IpAddr>>,
-    /// Who has it: peers, and the own cluster where it exports the service.
-    pub clusters: BTreeMap<ClusterId, Candidate>,
+    /// Who has it: peers, and the own cluster where it exports the service. By cluster, each once.
+    pub clusters: Vec<Candidate>,
     /// Hosts, for headless services.
     pub hosts: Vec<HostRoute>,
     /// Our own endpoints, where we export the service.
     pub local: Option<LocalService>,
 }
 
-/// One cluster that has the service.
+/// One cluster that has the service. Every connection looks at each of them, so the usual few ports
+/// and the one place lie in it and not behind pointers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Candidate {
-    /// The ports it serves.
-    pub ports: BTreeSet<(Protocol, u16)>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The ports it serves, sorted.
+    pub ports: SmallVec<[(Protocol, u16); 4]>,
     /// Endpoint counts by place.
-    pub endpoints: Vec<EndpointCount>,
+    pub endpoints: SmallVec<[EndpointCount; 1]>,
+}
+
+impl Candidate {
+    /// A cluster with its ports and endpoint counts.
+    pub fn new(
+        cluster: ClusterId,
+        ports: &BTreeSet<(Protocol, u16)>,
+        endpoints: impl IntoIterator<Item = EndpointCount>,
+    ) -> Self {
+        Self { cluster, ports: ports.iter().copied().collect(), endpoints: endpoints.into_iter().collect() }
+    }
+}
+
+impl ServiceRoute {
+    /// What `cluster` has of the service.
+    pub fn candidate(&self, cluster: &ClusterId) -> Option<&Candidate> {
+        self.clusters.iter().find(|candidate| candidate.cluster == *cluster)
+    }
 }
 
 /// How slowly something that failed gets traffic back while another candidate is up.

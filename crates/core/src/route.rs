@@ -123,11 +123,11 @@ pub fn spread(
     standing: impl Fn(&ClusterId) -> Standing,
 ) -> Spread {
     let mut rows: Vec<(Tier, Weighted, u32, Standing)> = Vec::with_capacity(route.clusters.len());
-    for (cluster, candidate) in &route.clusters {
+    for candidate in &route.clusters {
         if !candidate.ports.contains(&port) {
             continue;
         }
-        let stands = standing(cluster);
+        let stands = standing(&candidate.cluster);
         let mut by_tier: [(u32, u32); 4] = [(0, 0); 4];
         for count in &candidate.endpoints {
             let slot = &mut by_tier[Locality::tier(here, &count.locality) as usize];
@@ -136,7 +136,7 @@ pub fn spread(
         for (tier, (ready, total)) in Tier::ALL.into_iter().zip(by_tier) {
             if total > 0 {
                 let reason = if ready == 0 { Reason::NoEndpoints } else { stands.reason };
-                let cluster = cluster.clone();
+                let cluster = candidate.cluster.clone();
                 let weighted = Weighted { cluster, endpoints: ready, healthy: 0.0, share: 0.0, reason };
                 rows.push((tier, weighted, total, stands));
             }

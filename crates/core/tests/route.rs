@@ -18,15 +18,13 @@ const PLACES: [&str; 5] = ["aws/eu/a", "aws/eu/b", "aws/us/a", "gcp/eu/a", ""];
 type Spec = (usize, u32, u32, u8, bool);
 
 fn service(specs: &[Spec]) -> ServiceRoute {
-    let candidate = |(place, ready, unready, ..): &Spec| Candidate {
-        ports: BTreeSet::from([PORT]),
-        endpoints: vec![EndpointCount {
-            locality: PLACES[*place].parse().unwrap(),
-            ready: *ready,
-            total: ready + unready,
-        }],
+    let count = |(place, ready, unready, ..): &Spec| EndpointCount {
+        locality: PLACES[*place].parse().unwrap(),
+        ready: *ready,
+        total: ready + unready,
     };
-    let clusters = specs.iter().enumerate().map(|(i, s)| (id(i), candidate(s)));
+    let ports = BTreeSet::from([PORT]);
+    let clusters = specs.iter().enumerate().map(|(i, s)| Candidate::new(id(i), &ports, [count(s)]));
     ServiceRoute {
         service: "shop/checkout".parse().unwrap(),
         kind: ServiceType::ClusterSetIP,

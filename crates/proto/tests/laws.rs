@@ -152,7 +152,7 @@ fn local() -> impl Strategy<Value = LocalService> {
 }
 
 fn route() -> impl Strategy<Value = ServiceRoute> {
-    let candidate = (port_set(), counts()).prop_map(|(ports, endpoints)| Candidate { ports, endpoints });
+    let candidate = (port_set(), counts());
     let host = (cluster(), label(), any::<bool>(), vips())
         .prop_map(|(cluster, hostname, ready, vips)| HostRoute { cluster, hostname, ready, vips });
     let one = (service(), kind(), vec(port(), 0..3), affinity(), vips());
@@ -163,7 +163,10 @@ fn route() -> impl Strategy<Value = ServiceRoute> {
             ports,
             affinity,
             vips,
-            clusters,
+            clusters: clusters
+                .into_iter()
+                .map(|(id, (ports, endpoints))| Candidate::new(id, &ports, endpoints))
+                .collect(),
             hosts,
             local,
         },

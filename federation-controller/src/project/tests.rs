@@ -30,7 +30,7 @@ fn scene() -> Scene {
         ports: Vec::new(),
         affinity: hansa_core::catalog::Affinity::None,
         vips: vips.into_iter().collect(),
-        clusters: BTreeMap::new(),
+        clusters: Vec::new(),
         hosts: Vec::new(),
         local: None,
     };

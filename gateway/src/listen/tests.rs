@@ -26,7 +26,7 @@ fn only_addresses_of_those_we_stand_for_are_wanted() {
         ports: vec![port],
         affinity: Affinity::None,
         vips: vips(1),
-        clusters: BTreeMap::new(),
+        clusters: Vec::new(),
         hosts: vec![host],
         local: None,
     };
@@ -51,7 +51,7 @@ fn tcp_and_udp_of_one_number_are_two_places() {
         ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
         affinity: Affinity::None,
         vips: BTreeMap::from([(me.clone(), vec![IpAddr::from([127, 97, 1, 1])])]),
-        clusters: BTreeMap::new(),
+        clusters: Vec::new(),
         hosts: Vec::new(),
         local: None,
     };

@@ -105,7 +105,8 @@ fn is_only(plane: &Plane, table: &RouteTable, view: &Snapshot, path: &Path) -> b
     let Path::Service(cluster, service, protocol, port) = path else { return true };
     let port = (*protocol, *port);
     let Some(row) = table.services.get(service) else { return false };
-    !row.clusters.iter().any(|(other, candidate)| {
+    !row.clusters.iter().any(|candidate| {
+        let other = &candidate.cluster;
         let serves = other != cluster && candidate.ports.contains(&port);
         let stands = || match (other == &table.cluster, &row.local) {
             (true, Some(local)) => plane.tracks.local_standing(view, local, port),

@@ -258,16 +258,16 @@ impl World {
             member.nodes.iter().map(|node| (node.id.clone(), vec![vip(node)])).collect()
         };
         let mut protocol = Protocol::Tcp;
-        let mut clusters = BTreeMap::new();
+        let mut clusters = Vec::new();
         let mut hosts = Vec::new();
         for owner in &self.members {
             let Some((local, _)) = owner.services.get(name) else { continue };
             let ready = local.endpoints.iter().filter(|e| e.ready).count() as u32;
             let total = local.endpoints.len() as u32;
-            let endpoints = vec![EndpointCount { locality: owner.empty().locality, ready, total }];
+            let count = EndpointCount { locality: owner.empty().locality, ready, total };
             protocol = local.endpoints[0].ports[0].protocol;
             let ports = BTreeSet::from([(protocol, PORT)]);
-            clusters.insert(owner.cluster.clone(), Candidate { ports, endpoints });
+            clusters.push(Candidate::new(owner.cluster.clone(), &ports, [count]));
             if kind == ServiceType::Headless {
                 for endpoint in &local.endpoints {
                     hosts.push(HostRoute {

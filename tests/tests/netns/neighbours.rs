@@ -183,14 +183,14 @@ fn table(domain: &TrustDomain, ca: &Ca, target: u16) -> RouteTable {
         ports,
     };
     let count = EndpointCount { locality: Default::default(), ready: 1, total: 1 };
-    let candidate = Candidate { ports: BTreeSet::from([(Protocol::Tcp, PORT)]), endpoints: vec![count] };
+    let ports_of = BTreeSet::from([(Protocol::Tcp, PORT)]);
     let row = ServiceRoute {
         service: "shop/web".parse().unwrap(),
         kind: ServiceType::ClusterSetIP,
         ports: vec![Port { name: None, protocol: Protocol::Tcp, app_protocol: None, port: PORT }],
         affinity: Affinity::None,
         vips: BTreeMap::from([(me.clone(), vec![vip])]),
-        clusters: BTreeMap::from([("a".parse().unwrap(), candidate)]),
+        clusters: vec![Candidate::new("a".parse().unwrap(), &ports_of, [count])],
         hosts: Vec::new(),
         local: Some(LocalService { export_to: None, endpoints: vec![endpoint] }),
     };

@@ -47,7 +47,7 @@ const FENCES: &[(&str, &[&str])] = &[
 ];
 
 /// All that core may use: it decides, and does nothing.
-const CORE_USES: &[&str] = &["serde", "thiserror", "sha2", "ipnet", "smol_str"];
+const CORE_USES: &[&str] = &["serde", "thiserror", "sha2", "ipnet", "smallvec", "smol_str"];
 
 #[derive(Debug)]
 struct Dependency {

@@ -101,8 +101,11 @@ pub(super) fn ports(wire: Vec<pb::Port>) -> Result<Vec<Port>, Reason> {
     ports.collect()
 }
 
-pub(super) fn port_refs_to(ports: &BTreeSet<(Protocol, u16)>) -> Vec<pb::PortRef> {
-    ports.iter().map(|(p, port)| pb::PortRef { protocol: protocol_to(*p), port: (*port).into() }).collect()
+pub(super) fn port_refs_to<'a>(ports: impl IntoIterator<Item = &'a (Protocol, u16)>) -> Vec<pb::PortRef> {
+    ports
+        .into_iter()
+        .map(|(p, port)| pb::PortRef { protocol: protocol_to(*p), port: (*port).into() })
+        .collect()
 }
 
 pub(super) fn port_refs(wire: &[pb::PortRef]) -> Result<BTreeSet<(Protocol, u16)>, Reason> {

@@ -36,23 +36,30 @@ pub(super) fn from(row: pb::ServiceRow) -> Result<ServiceRoute, Reason> {
         ports: parts::ports(row.ports)?,
         affinity: parts::affinity(row.client_ip_seconds),
         vips: parts::vips(&row.vips)?,
-        clusters: row.clusters.iter().map(candidate).collect::<Result<BTreeMap<_, _>, Reason>>()?,
+        clusters: candidates(&row.clusters)?,
         hosts: row.hosts.iter().map(host).collect::<Result<_, Reason>>()?,
         local: row.local.map(local).transpose()?,
     })
 }
 
-fn candidate_to((cluster, candidate): (&ClusterId, &Candidate)) -> pb::Candidate {
+fn candidate_to(candidate: &Candidate) -> pb::Candidate {
     pb::Candidate {
-        cluster: cluster.to_string(),
+        cluster: candidate.cluster.to_string(),
         ports: parts::port_refs_to(&candidate.ports),
         endpoints: parts::counts_to(&candidate.endpoints),
     }
 }
 
-fn candidate(wire: &pb::Candidate) -> Result<(ClusterId, Candidate), Reason> {
-    let ports = parts::port_refs(&wire.ports)?;
-    Ok((parse(&wire.cluster)?, Candidate { ports, endpoints: parts::counts(&wire.endpoints)? }))
+/// By cluster, each once; of two with one name the later counts.
+fn candidates(wire: &[pb::Candidate]) -> Result<Vec<Candidate>, Reason> {
+    let mut clusters = BTreeMap::new();
+    for row in wire {
+        let cluster: ClusterId = parse(&row.cluster)?;
+        let candidate =
+            Candidate::new(cluster.clone(), &parts::port_refs(&row.ports)?, parts::counts(&row.endpoints)?);
+        clusters.insert(cluster, candidate);
+    }
+    Ok(clusters.into_values().collect())
 }
 
 fn host_to(host: &HostRoute) -> pb::HostRoute {
