@@ -90,6 +90,8 @@ fn explain_asks_for_service_and_port() {
         gateway("gateway-1", &[("aws-eu", 1.0)]),
         gateway("gateway-2", &[("gcp-eu", 0.4999), ("aws-eu", 0.5001)]),
         gateway("gateway-3", &[("gcp-eu", 0.0)]),
+        // As where it stands in two tiers.
+        gateway("gateway-4", &[("aws-eu", 0.4), ("gcp-eu", 0.4), ("aws-eu", 0.2)]),
     ];
     let answer = json!({ "service": "shop/checkout:80", "from": "aws/eu-central-1", "gateways": gateways });
     let controller = Controller::new([("GET /v1/explain", 200, answer.clone())]);
@@ -98,8 +100,9 @@ fn explain_asks_for_service_and_port() {
         assert_eq!(table.code, 0, "{}", table.err);
         let gateways = [
             "gateway-1: most goes to aws-eu\n",
-            "gateway-2: most goes to gcp-eu and aws-eu alike\n",
+            "gateway-2: most goes to aws-eu and gcp-eu alike\n",
             "gateway-3: goes nowhere\n",
+            "gateway-4: most goes to aws-eu\n",
         ];
         for text in gateways.into_iter().chain(["region (100 %)", "nearest", "2.0/2"]) {
             assert!(table.out.contains(text), "{text} is not in\n{}", table.out);

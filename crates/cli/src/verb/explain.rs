@@ -1,5 +1,6 @@
 //! `hansa explain NAME[:port]`: where a connection would go now, asked of every own gateway.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -50,13 +51,15 @@ fn render(explain: &view::Explain, color: bool) -> String {
 
 /// Where the most goes, or that several get the same.
 fn whither(gateway: &view::GatewayExplain) -> String {
-    let candidates = || gateway.tiers.iter().flat_map(|tier| &tier.candidates);
-    let most = candidates().map(|c| c.share).fold(0.0, f64::max);
+    // A cluster may stand in several tiers.
+    let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
+    for candidate in gateway.tiers.iter().flat_map(|tier| &tier.candidates) {
+        *shares.entry(&candidate.cluster).or_default() += candidate.share;
+    }
+    let most = shares.values().copied().fold(0.0, f64::max);
     // What is shown as the same percentage is the same to the reader.
-    let first: Vec<&str> = candidates()
-        .filter(|c| most > 0.0 && percent(c.share) == percent(most))
-        .map(|c| c.cluster.as_str())
-        .collect();
+    let same = |share: f64| most > 0.0 && percent(share) == percent(most);
+    let first: Vec<&str> = shares.iter().filter(|(_, share)| same(**share)).map(|(id, _)| *id).collect();
     match first.as_slice() {
         [] => "goes nowhere".to_owned(),
         [one] => format!("most goes to {one}"),
