@@ -87,7 +87,8 @@ async fn what_a_peer_that_refuses_us_was_sent_may_be_sent_elsewhere() {
     a.know(&east, vec![west.peer(Transport::Quic, &[("b", vec![b.local_addr().unwrap()])])]);
     let (asked, ()) = tokio::join!(ask(&a, &west), async {
         let connection = b.accept().await.unwrap().await.unwrap();
-        connection.accept_bi().await.unwrap();
+        // Kept: dropped before the connection is closed, it would end the stream with a FIN of its own.
+        let _unread = connection.accept_bi().await.unwrap();
         connection.close(http3::Code::H3_REQUEST_REJECTED.quic(), b"you are no peer of ours");
         connection.closed().await;
     });
