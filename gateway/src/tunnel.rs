@@ -5,6 +5,7 @@
 //! [`Tunnels::open`], the inbound side takes those of peers from [`Incoming`]. Nothing here knows
 //! services or policies, and nothing of one request is ever sent twice unless nobody got it.
 
+mod batch;
 mod bounded;
 mod budget;
 mod cid;

@@ -17,6 +17,7 @@ use quinn::{TransportConfig, VarInt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::batch::Batched;
 use super::bounded::Bounded;
 use super::budget::{LEAST_RECEIVE, LEAST_SEND, LEAST_STREAMS};
 use super::cid::Generator;
@@ -126,8 +127,12 @@ fn endpoint(
     Ok((endpoint, Offload::new(socket)))
 }
 
+fn batched(udp: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    Ok(Arc::new(Batched::new(TokioRuntime.wrap_udp_socket(udp)?)))
+}
+
 fn dialling(address: SocketAddr) -> io::Result<Bound> {
-    endpoint(EndpointConfig::default(), None, TokioRuntime.wrap_udp_socket(udp(address, false)?)?)
+    endpoint(EndpointConfig::default(), None, batched(udp(address, false)?)?)
 }
 
 /// An endpoint on each shard, all on one port.
@@ -142,7 +147,7 @@ fn listening(address: SocketAddr, server: &quinn::ServerConfig, config: &Config)
         let mut endpoint_config = EndpointConfig::default();
         let generator = ids.clone();
         endpoint_config.cid_generator(move || Box::new(generator.clone()));
-        let mut socket = TokioRuntime.wrap_udp_socket(udp(address, shards.count() > 1)?)?;
+        let mut socket = batched(udp(address, shards.count() > 1)?)?;
         if shards.count() > 1 {
             socket = Arc::new(Steered { inner: socket, ids, strays: strays.clone() });
         }
