@@ -16,6 +16,7 @@ use hansa_core::code::control;
 use hansa_core::locality::Locality;
 use hansa_core::mesh::{Failback, Mesh, Peer, RouteTable, Sibling};
 use hansa_core::name::{ClusterId, NodeId, ServiceName};
+use hansa_core::services::Services;
 use hansa_core::zone::Zone;
 use hansa_proto::convert;
 use prometheus_client::metrics::counter::Counter;
@@ -125,7 +126,7 @@ fn empty(parts: &Parts) -> RouteTable {
         failback: parts.facts.failback,
         peers: BTreeMap::new(),
         siblings: BTreeMap::new(),
-        services: Routes::new(),
+        services: Services::default(),
     }
 }
 
@@ -314,7 +315,7 @@ impl Fuse {
     fn keep_withdrawn(&mut self, routes: &mut Routes, used: &mut BTreeSet<String>) {
         self.withdrawn.retain(|name, _| !routes.contains_key(name));
         let servers = self.parts.nodes.all(Kind::Dns);
-        for (name, route) in &self.table.services {
+        for (name, route) in self.table.services.iter() {
             if routes.contains_key(name) {
                 continue;
             }
@@ -379,7 +380,7 @@ impl Fuse {
             failback: self.parts.facts.failback,
             peers: peers.collect(),
             siblings: siblings.collect(),
-            services,
+            services: services.into_values().collect(),
         }
     }
 

@@ -16,6 +16,7 @@ use hansa_core::merge::merge;
 use hansa_core::mesh::{Candidate, ServiceRoute};
 use hansa_core::name::{ClusterId, ServiceName};
 use hansa_core::route::{self, Standing};
+use hansa_core::services::Services;
 use hansa_core::table::{Held, Table};
 use hansa_core::zone::{self, Qtype, Zone, ZonePort, ZoneService};
 
@@ -88,8 +89,7 @@ fn pick(n: usize) {
         hosts: vec![],
         local: None,
     };
-    let table: BTreeMap<ServiceName, Arc<ServiceRoute>> =
-        (0..n).map(|i| (name(i), Arc::new(row(i)))).collect();
+    let table: Services = (0..n).map(|i| Arc::new(row(i))).collect();
     let wanted: Vec<ServiceName> = scattered(n).take(4096).map(name).collect();
     report("pick", n, 4096, |batch| {
         for (i, name) in wanted.iter().take(batch as usize).enumerate() {

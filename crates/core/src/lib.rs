@@ -19,6 +19,8 @@ pub mod merge;
 
 pub mod mesh;
 
+pub mod services;
+
 pub mod reach;
 
 pub mod route;

@@ -17,6 +17,7 @@ use crate::catalog::{
 use crate::locality::Locality;
 use crate::merge::Conflict;
 use crate::name::{ClusterId, Label, NodeId, ServiceName};
+use crate::services::Services;
 use crate::spiffe::TrustDomain;
 
 /// All catalogs merged.
@@ -214,6 +215,6 @@ pub struct RouteTable {
     pub peers: BTreeMap<ClusterId, Peer>,
     /// Gateways of the own cluster.
     pub siblings: BTreeMap<NodeId, Sibling>,
-    /// Services. Each row is shared between versions that did not change it.
-    pub services: BTreeMap<ServiceName, Arc<ServiceRoute>>,
+    /// Services.
+    pub services: Services,
 }

@@ -213,7 +213,7 @@ fn a_table() -> impl Strategy<Value = RouteTable> {
                 failback: Failback { hold_down_ms, ramp_ms },
                 peers: peers.into_iter().map(|p| (p.cluster.clone(), p)).collect(),
                 siblings: siblings.into_iter().map(|s| (s.id.clone(), s)).collect(),
-                services: routes.into_iter().map(|r| (r.service.clone(), Arc::new(r))).collect(),
+                services: routes.into_iter().map(Arc::new).collect(),
             }
         },
     )
@@ -317,8 +317,8 @@ proptest! {
         prop_assert_eq!(first.as_ref(), Some(&value));
         // Said again, nothing moves.
         take(&mut rows, routes::rows(&value));
-        for (name, route) in rows.table().unwrap().services {
-            prop_assert!(Arc::ptr_eq(&route, &first.as_ref().unwrap().services[&name]));
+        for (name, route) in rows.table().unwrap().services.iter() {
+            prop_assert!(Arc::ptr_eq(route, &first.as_ref().unwrap().services[name]));
         }
     }
 
@@ -348,7 +348,7 @@ proptest! {
         let refused = tables.apply(&junk, &[], false);
         let touched = |key: String| keys.contains(&key);
         let now = tables.table().unwrap();
-        for (name, route) in &value.services {
+        for (name, route) in value.services.iter() {
             if !touched(format!("service/{name}")) {
                 prop_assert_eq!(now.services.get(name), Some(route));
             }

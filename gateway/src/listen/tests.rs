@@ -31,7 +31,7 @@ fn only_addresses_of_those_we_stand_for_are_wanted() {
         local: None,
     };
     let mut table = crate::table::empty(&"a".parse().unwrap(), &"a.test".parse().unwrap());
-    table.services.insert(row.service.clone(), Arc::new(row));
+    table.services = [Arc::new(row)].into_iter().collect();
     let places = |owners: &[&NodeId]| {
         let owners = owners.iter().map(|o| (*o).clone()).collect();
         wanted(&table, &owners).into_keys().map(|p| p.0.to_string()).collect::<Vec<_>>()
@@ -56,7 +56,7 @@ fn tcp_and_udp_of_one_number_are_two_places() {
         local: None,
     };
     let mut table = crate::table::empty(&"a".parse().unwrap(), &"a.test".parse().unwrap());
-    table.services.insert(row.service.clone(), Arc::new(row));
+    table.services = [Arc::new(row)].into_iter().collect();
     let places: Vec<Place> = wanted(&table, &[me].into()).into_keys().collect();
     assert_eq!(places.iter().map(|place| place.1).collect::<Vec<_>>(), [Protocol::Tcp, Protocol::Udp]);
     // Both can be had at once, and each only once.

@@ -167,7 +167,7 @@ fn table(domain: &Domain, told: &Value, own: Option<SocketAddr>) -> Arc<RouteTab
     let rows = names.iter().enumerate().map(|(n, (name, (cluster, port)))| {
         let vip: IpAddr = format!("{block}{}", n + 1).parse().unwrap();
         let row = route(name, cluster, *port, BTreeMap::from([(me.clone(), vec![vip])]));
-        (row.service.clone(), Arc::new(row))
+        Arc::new(row)
     });
     Arc::new(RouteTable {
         cluster: domain.cluster.clone(),

@@ -12,6 +12,7 @@ use hansa_core::catalog::{
 };
 use hansa_core::mesh::{Candidate, Failback, HostRoute, Peer, RouteTable, ServiceRoute, Sibling, Transport};
 use hansa_core::name::{ClusterId, NodeId, ServiceName};
+use hansa_core::services::Services;
 use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_gateway::{Config, Gateway, Process, Table};
 use hansa_identity::ca::{Ca, CaOptions};
@@ -126,7 +127,7 @@ impl Member {
             failback: Failback::default(),
             peers: BTreeMap::new(),
             siblings: BTreeMap::new(),
-            services: BTreeMap::new(),
+            services: Services::default(),
         }
     }
 
@@ -240,10 +241,9 @@ impl World {
             };
             table.peers.insert(peer.cluster.clone(), row);
         }
-        for (index, (name, kind)) in self.names().into_iter().enumerate() {
-            let row = self.route(member, &name, kind, index as u8 + 1);
-            table.services.insert(name, Arc::new(row));
-        }
+        let names = self.names().into_iter().enumerate();
+        let rows = names.map(|(index, (name, kind))| self.route(member, &name, kind, index as u8 + 1));
+        table.services = rows.map(Arc::new).collect();
         table
     }
 

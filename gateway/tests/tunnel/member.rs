@@ -78,7 +78,7 @@ impl Domain {
             failback: Failback::default(),
             peers: peers.into_iter().map(|peer| (peer.cluster.clone(), peer)).collect(),
             siblings: BTreeMap::new(),
-            services: BTreeMap::new(),
+            services: Default::default(),
         })
     }
 

@@ -203,6 +203,6 @@ fn table(domain: &TrustDomain, ca: &Ca, target: u16) -> RouteTable {
         failback: Default::default(),
         peers: BTreeMap::new(),
         siblings: BTreeMap::from([(me, sibling)]),
-        services: BTreeMap::from([(row.service.clone(), Arc::new(row))]),
+        services: [Arc::new(row)].into_iter().collect(),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hansa_core::mesh::{Failback, Peer, RouteTable, ServiceRoute, Sibling, Transport};
 use hansa_core::name::{ClusterId, NodeId, ServiceName};
+use hansa_core::services::Services;
 
 use super::{Apply, Reason, Rows, bounded, decode, encode, optional, parse, parts, same_key};
 use crate::wire::routes::v1 as pb;
@@ -25,7 +26,7 @@ pub fn rows(table: &RouteTable) -> Rows {
     for (id, sibling) in &table.siblings {
         rows.insert(format!("sibling/{id}"), encode(&sibling_to(sibling)));
     }
-    for (name, route) in &table.services {
+    for (name, route) in table.services.iter() {
         rows.insert(format!("service/{name}"), encode(&service::to(route)));
     }
     rows
@@ -115,7 +116,7 @@ fn own(row: pb::SelfRow) -> Result<Own, Reason> {
         failback: Failback { hold_down_ms: row.hold_down_ms, ramp_ms: row.ramp_ms },
         peers: BTreeMap::new(),
         siblings: BTreeMap::new(),
-        services: BTreeMap::new(),
+        services: Services::default(),
     }))
 }
 
@@ -135,7 +136,7 @@ impl RouteRows {
         Some(RouteTable {
             peers: self.peers.clone(),
             siblings: self.siblings.clone(),
-            services: self.services.clone(),
+            services: self.services.values().cloned().collect(),
             ..own
         })
     }
