@@ -142,7 +142,8 @@ pub async fn run(args: LoadArgs) -> Result<()> {
 /// Starts every request at its time, whatever became of the ones before.
 async fn pace(shared: &Arc<Shared>, slots: &kept::Slots, in_flight: &Arc<Semaphore>) {
     let gap = Duration::from_secs(1) / shared.args.rate.max(1);
-    let (start, start_ns) = (Instant::now(), clock::now());
+    // One clock alone: a start that was read off a second one a little later is too late for the whole run.
+    let start = clock::now();
     // A stream of its own: how many connections were made has no part in when requests start.
     let mut dice = StdRng::seed_from_u64(shared.args.seed ^ 0x70ac_e5ed);
     for number in 0_u32.. {
@@ -150,8 +151,8 @@ async fn pace(shared: &Arc<Shared>, slots: &kept::Slots, in_flight: &Arc<Semapho
             break;
         }
         let offset = gap * number + gap.mul_f64(dice.random_range(0.0..1.0));
-        tokio::time::sleep_until(start + offset).await;
-        let intended = start_ns + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
+        let intended = start + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_nanos(intended.saturating_sub(clock::now()))).await;
         let job = Job { id: format!("{}-{number}", shared.args.prefix), intended };
         if number % 2 == 1 {
             slots.give(u64::from(number / 2), job, shared);

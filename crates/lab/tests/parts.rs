@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hansa_lab::judge::{Records, lines};
-use hansa_lab::load::Outcome;
+use hansa_lab::load::{ConnKind, Outcome};
 use hansa_lab::process::{Launch, Proc};
 
 fn tool() -> PathBuf {
@@ -89,6 +89,9 @@ async fn load_counts_every_request_once_and_a_killed_server_as_failures() {
     load.gone(Duration::from_secs(20)).await.unwrap();
     let outcomes: Vec<Outcome> = lines(&out).unwrap();
     assert_eq!(outcomes.len(), 600);
+    for outcome in outcomes.iter().filter(|o| o.kind == ConnKind::New) {
+        assert!(outcome.begun_ns >= outcome.intended_ns, "begun before it was meant to be: {outcome:?}");
+    }
     let start = outcomes.iter().map(|o| o.intended_ns).min().unwrap();
     let records = Records::join(outcomes, &[log]).unwrap();
     let early = records.new_between(start, start + 1_500_000_000);
