@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use world::{Echo, LONG, World, ask, closed_port, until};
+use world::{Closed, Echo, LONG, World, ask, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_writes_ends_with_the_idle_timeout() {
@@ -89,7 +89,7 @@ async fn a_taken_address_is_counted_and_had_once_it_is_free() {
 async fn a_udp_service_without_endpoints_is_left_for_the_next_cluster() {
     let mut world = World::start(&[("a", 1), ("b", 1), ("c", 1)]).await;
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    world.member("b").export_udp("ops/telemetry", closed_port());
+    world.member("b").export_udp("ops/telemetry", 9);
     world.member("c").export_udp("ops/telemetry", server.local_addr().unwrap().port());
     tokio::spawn(async move {
         let mut buffer = vec![0; 2_048];
@@ -126,7 +126,8 @@ async fn a_udp_service_without_endpoints_is_left_for_the_next_cluster() {
 async fn a_dead_endpoint_is_found_before_a_connection_has_to() {
     let extra = "endpointHealth: {interval: 100ms}\n";
     let mut world = World::with(&[("a", 1), ("b", 1)], extra).await;
-    world.member("b").export("shop/web", &[closed_port()]);
+    let closed = Closed::new();
+    world.member("b").export("shop/web", &[closed.port]);
     world.publish().await;
     until(|| async { world.members[1].nodes[0].metric("hansa_endpoints{state=\"down\"}").await >= 1.0 })
         .await;

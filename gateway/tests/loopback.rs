@@ -15,7 +15,7 @@ use hansa_core::mesh::Transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use world::{Echo, LONG, World, ask, closed_port, until};
+use world::{Closed, Echo, LONG, World, ask, until};
 
 async fn two() -> World {
     let mut world = World::start(&[("a", 1), ("b", 1)]).await;
@@ -46,8 +46,8 @@ async fn a_client_reaches_a_peers_service_and_the_server_may_speak_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_dial_moves_to_the_next_cluster_and_nothing_is_delivered_twice() {
     let mut world = World::start(&[("a", 1), ("b", 1), ("c", 1)]).await;
-    let echo = Echo::start("c:").await;
-    world.member("b").export("shop/web", &[closed_port()]);
+    let (closed, echo) = (Closed::new(), Echo::start("c:").await);
+    world.member("b").export("shop/web", &[closed.port]);
     world.member("c").export("shop/web", &[echo.port]);
     world.publish().await;
     world.connected("a").await;
@@ -65,8 +65,8 @@ async fn a_refused_dial_moves_to_the_next_cluster_and_nothing_is_delivered_twice
 #[tokio::test(flavor = "multi_thread")]
 async fn what_failed_gets_no_traffic_before_a_probe_and_then_returns() {
     let mut world = World::start(&[("a", 1), ("b", 1), ("c", 1)]).await;
-    let (port, c) = (closed_port(), Echo::start("c:").await);
-    world.member("b").export("shop/web", &[port]);
+    let (closed, c) = (Closed::new(), Echo::start("c:").await);
+    world.member("b").export("shop/web", &[closed.port]);
     world.member("c").export("shop/web", &[c.port]);
     world.publish().await;
     world.connected("a").await;
@@ -76,7 +76,7 @@ async fn what_failed_gets_no_traffic_before_a_probe_and_then_returns() {
         !world.members[0].nodes[0].snapshot().await["tracks"].as_object().unwrap().is_empty()
     })
     .await;
-    let b = Echo::on("b:", port).await;
+    let b = Echo::on("b:", closed).await;
     until(|| async { ask(vip, "x").await.unwrap() == "b:x" }).await;
     // Each probe is an accept without a byte, and came first.
     assert!(b.accepted.load(Ordering::SeqCst) >= 2);
@@ -86,14 +86,14 @@ async fn what_failed_gets_no_traffic_before_a_probe_and_then_returns() {
 async fn the_only_path_serves_as_soon_as_it_is_back() {
     let mut world = two().await;
     world.failback.hold_down_ms = 60_000;
-    let port = closed_port();
-    world.member("b").export("shop/web", &[port]);
+    let closed = Closed::new();
+    world.member("b").export("shop/web", &[closed.port]);
     world.publish().await;
     world.connected("a").await;
     let vip = world.vip("a", "shop/web");
     let error = ask(vip, "x").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    let _b = Echo::on("b:", port).await;
+    let _b = Echo::on("b:", closed).await;
     assert_eq!(ask(vip, "x").await.unwrap(), "b:x");
     until(|| async { world.members[0].nodes[0].metric("hansa_panic_decisions_total").await >= 1.0 }).await;
     assert_eq!(ask(vip, "y").await.unwrap(), "b:y");

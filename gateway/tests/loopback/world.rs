@@ -24,13 +24,15 @@ use hansa_runtime::drain::Drain;
 use hansa_runtime::ready::Ready;
 use hansa_runtime::tasks::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The service port of every sample.
 pub(crate) const PORT: u16 = 8080;
+/// The port of every relay.
+const RELAY: u16 = 15_008;
 /// Long enough for anything that must happen.
 pub(crate) const LONG: Duration = Duration::from_secs(15);
 
@@ -89,7 +91,8 @@ impl Member {
 
     async fn node(&self, id: NodeId, extra: &str) -> Node {
         let block = NEXT.fetch_add(1, Ordering::Relaxed);
-        let relay = SocketAddr::from(([127, 97, block, 254], closed_port()));
+        // The address is nobody else's.
+        let relay = SocketAddr::from(([127, 97, block, 254], RELAY));
         self.node_at(id, (block, relay), extra).await
     }
 
@@ -394,12 +397,12 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) async fn start(name: &'static str) -> Self {
-        Self::on(name, 0).await
+        Self::on(name, Closed::new()).await
     }
 
-    pub(crate) async fn on(name: &'static str, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    /// Where nobody listened so far.
+    pub(crate) async fn on(name: &'static str, Closed { socket, port }: Closed) -> Self {
+        let listener = socket.listen(1_024).unwrap();
         let (accepted, bytes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (count, moved) = (accepted.clone(), bytes.clone());
         let task = tokio::spawn(async move {
@@ -430,9 +433,19 @@ impl Echo {
     }
 }
 
-/// A port on which nobody listens.
-pub(crate) fn closed_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port of loopback where nobody listens, and nobody else can for as long as this lives.
+pub(crate) struct Closed {
+    socket: TcpSocket,
+    pub(crate) port: u16,
+}
+
+impl Closed {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        Self { socket, port }
+    }
 }
 
 /// Sends `text`, ends, and reads all.

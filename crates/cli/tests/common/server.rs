@@ -2,9 +2,10 @@
 //! Part of `common`; has no tests itself.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Ran, command, ran};
@@ -36,10 +37,19 @@ impl Drop for Server {
     }
 }
 
-/// Ports nobody else has now.
+/// Ports that nobody has now and that this process gives once: below those that the system gives to clients
+/// (32768 and more), so that no connection takes one before its server does.
 pub(crate) fn ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Where another test binary runs at the same time, it begins elsewhere.
+    let first = u16::try_from(std::process::id() % 100).unwrap() * 100;
+    let free = |port: &u16| {
+        let address = (Ipv4Addr::LOCALHOST, *port);
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    };
+    let mut next =
+        std::iter::repeat_with(|| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000);
+    [(); N].map(|()| next.find(free).expect("never ends"))
 }
 
 /// The configuration of a controller in `dir`, as a file.
