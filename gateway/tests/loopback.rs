@@ -52,14 +52,16 @@ async fn a_refused_dial_moves_to_the_next_cluster_and_nothing_is_delivered_twice
     world.publish().await;
     world.connected("a").await;
     let text = "x".repeat(40_000);
-    for n in 1..=8 {
+    let mut asked = 0;
+    // Each goes to b or c by a draw.
+    while world.members[0].nodes[0].track("shop/web:8080 in b").await != "down" {
+        asked += 1;
+        assert!(asked <= 64, "never to b");
         let answer = ask(world.vip("a", "shop/web"), &text).await.unwrap();
         assert_eq!(answer.len(), 2 + text.len());
-        assert_eq!(echo.bytes.load(Ordering::SeqCst), n * text.len());
+        assert_eq!(echo.bytes.load(Ordering::SeqCst), asked * text.len());
     }
-    assert_eq!(echo.accepted.load(Ordering::SeqCst), 8);
-    let tracks = world.members[0].nodes[0].snapshot().await["tracks"].clone();
-    assert_eq!(tracks["shop/web:8080 in b"]["track"]["state"], "down", "{tracks}");
+    assert_eq!(echo.accepted.load(Ordering::SeqCst), asked);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -349,6 +349,12 @@ impl Node {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// What it takes a path to be, empty where it knows nothing of it.
+    pub(crate) async fn track(&self, path: &str) -> String {
+        let snapshot = self.snapshot().await;
+        snapshot["tracks"][path]["track"]["state"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// One figure of the metrics page, 0 if it is not there.
     pub(crate) async fn metric(&self, start: &str) -> f64 {
         let text = get(self.admin, "/metrics").await;
