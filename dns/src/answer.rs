@@ -10,7 +10,7 @@ use hansa_core::name::CLUSTERSET_ZONE;
 use hansa_core::zone::{self, Answer, Qtype};
 
 use crate::forward::{Forwarder, Ticket};
-use crate::message::{self, Head, PLAIN_LIMIT, Query, Rcode, Refused, TCP_LIMIT, UDP_LIMIT, reply};
+use crate::message::{self, Head, PLAIN_LIMIT, Query, Rcode, Refused, TCP_LIMIT, UDP_LIMIT, Why, reply};
 use crate::metrics::DnsMetrics;
 use crate::zone::Shelf;
 
@@ -96,16 +96,16 @@ impl Responder {
             self.metrics.mesh(via, code);
             return Outcome::Answered;
         }
-        let refused = match &self.forwarder {
-            None => Rcode::Refused,
+        let why = match &self.forwarder {
+            None => Why::ForwardOff,
             Some(forwarder) => match forwarder.admit(query.text(), client) {
                 Ok(ticket) => {
                     return Outcome::Forward(Forward { packet: packet.to_vec(), limit, via, ticket });
                 }
-                Err(code) => code,
+                Err(why) => why,
             },
         };
-        reply::code(&query, refused, recursion, out);
+        let refused = reply::why(&query, why, recursion, out);
         self.metrics.forwarded(via, refused);
         Outcome::Answered
     }
@@ -115,8 +115,7 @@ impl Responder {
         let served = self.zone.load();
         let Some(served) = served.as_ref() else {
             // Nobody knows yet what exists: this must never look like "no such name".
-            reply::code(query, Rcode::ServFail, recursion, out);
-            return Rcode::ServFail;
+            return reply::why(query, Why::NoZone, recursion, out);
         };
         let answer = zone::answer(&served.zone, query.text(), qtype(query.qtype));
         debug_assert_ne!(answer, Answer::NotOurs, "is_ours and answer must agree");
@@ -130,10 +129,7 @@ impl Responder {
         let Ok(query) = message::parse(&packet) else { return };
         let code = match &self.forwarder {
             Some(forwarder) => forwarder.answer(&query, limit, ticket, out).await,
-            None => {
-                reply::code(&query, Rcode::Refused, false, out);
-                Rcode::Refused
-            }
+            None => reply::why(&query, Why::ForwardOff, false, out),
         };
         self.metrics.forwarded(via, code);
     }

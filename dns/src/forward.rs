@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use self::guard::Guard;
 use crate::config::Forward as Config;
-use crate::message::{Query, Rcode, reply};
+use crate::message::{Query, Rcode, Why, reply};
 use crate::metrics::DnsMetrics;
 
 mod guard;
@@ -84,26 +84,26 @@ impl Forwarder {
     }
 
     /// Whether this client may ask for this name now.
-    pub(crate) fn admit(&self, name: &str, client: IpAddr) -> Result<Ticket, Rcode> {
+    pub(crate) fn admit(&self, name: &str, client: IpAddr) -> Result<Ticket, Why> {
         if self.guard.is_mine(name) {
-            return Err(Rcode::Refused);
+            return Err(Why::ForwardLoop);
         }
         let client = client.to_canonical();
         if !self.allow.iter().any(|net| net.contains(&client)) {
             // One line per packet would be the client's to choose: not above debug.
             tracing::debug!(code = %FORWARD_REFUSED, %client, name, "forwarding refused");
-            return Err(Rcode::Refused);
+            return Err(Why::ForwardRefused);
         }
         if self.guard.looping() {
-            return Err(Rcode::ServFail);
+            return Err(Why::ForwardLoop);
         }
         if self.limiter.len() > CLIENTS {
             self.limiter.retain_recent();
         }
         if self.limiter.check_key(&source::of(client)).is_err() {
-            return Err(Rcode::Refused);
+            return Err(Why::TooOften);
         }
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Rcode::ServFail)?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Why::Full)?;
         Ok(Ticket { _place: place })
     }
 
@@ -119,22 +119,19 @@ impl Forwarder {
         let found = self.lookup(query).await;
         self.metrics.upstream(started.elapsed().as_secs_f64());
         let written = found.and_then(|message| encode(query, message, limit, out));
-        written.unwrap_or_else(|code| {
-            reply::code(query, code, true, out);
-            code
-        })
+        written.unwrap_or_else(|| reply::why(query, Why::ForwardFailed, true, out))
     }
 
-    async fn lookup(&self, query: &Query<'_>) -> Result<Message, Rcode> {
-        let mut decoder = BinDecoder::new(query.name());
-        let name = Name::read(&mut decoder).map_err(|_| Rcode::FormErr)?;
+    /// The upstreams' answer, if one gave any in time.
+    async fn lookup(&self, query: &Query<'_>) -> Option<Message> {
+        let name = Name::read(&mut BinDecoder::new(query.name())).ok()?;
         let kind = RecordType::from(query.qtype);
         let looked_up = timeout(self.limit, self.resolver.lookup(name.clone(), kind)).await;
         let mut message = Message::response(0, OpCode::Query);
         let mut question = ProtoQuery::query(name, kind);
         question.set_query_class(DNSClass::IN);
         message.add_query(question);
-        match looked_up.map_err(|_| Rcode::ServFail)? {
+        match looked_up.ok()? {
             Ok(found) => {
                 message.answers = found.answers().to_vec();
                 message.authorities = found.authorities().to_vec();
@@ -142,17 +139,17 @@ impl Forwarder {
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
                 message.metadata.response_code = match none.response_code {
                     code @ (ResponseCode::NoError | ResponseCode::NXDomain) => code,
-                    _ => return Err(Rcode::ServFail),
+                    _ => return None,
                 };
                 let soa = none.soa.map(|soa| soa.into_record_of_rdata());
                 message.authorities = soa.into_iter().collect::<Vec<Record>>();
             }
             Err(error) => {
                 tracing::debug!(code = %FORWARD_FAILED, %error, "no upstream answers");
-                return Err(Rcode::ServFail);
+                return None;
             }
         }
-        Ok(message)
+        Some(message)
     }
 
     /// Asks the upstreams for a name nobody else knows, again and again: should that question come
@@ -200,21 +197,21 @@ pub(crate) fn rewritten(query: &Query<'_>, said: &Message, limit: usize, out: &m
     message.metadata.response_code = said.metadata.response_code;
     message.answers.clone_from(&said.answers);
     message.authorities.clone_from(&said.authorities);
-    encode(query, message, limit, out).ok()
+    encode(query, message, limit, out)
 }
 
 /// Encodes a forwarded answer, cut to the header and the TC bit if it does not fit.
-fn encode(query: &Query<'_>, message: Message, limit: usize, out: &mut Vec<u8>) -> Result<Rcode, Rcode> {
+fn encode(query: &Query<'_>, message: Message, limit: usize, out: &mut Vec<u8>) -> Option<Rcode> {
     let code = match message.metadata.response_code {
         ResponseCode::NXDomain => Rcode::NxDomain,
         _ => Rcode::NoError,
     };
-    let bytes = message.to_vec().map_err(|_| Rcode::ServFail)?;
+    let bytes = message.to_vec().ok()?;
     reply::begin(query, code, (false, true), out);
     let start = out.len();
     let reserved = if query.edns.is_some() { 11 } else { 0 };
     let (counts, records) = (bytes.get(6..12), bytes.get(start..));
-    let (Some(counts), Some(records)) = (counts, records) else { return Err(Rcode::ServFail) };
+    let (Some(counts), Some(records)) = (counts, records) else { return None };
     if bytes.len() + reserved > limit {
         reply::truncated(out);
     } else {
@@ -223,5 +220,5 @@ fn encode(query: &Query<'_>, message: Message, limit: usize, out: &mut Vec<u8>) 
         out.extend_from_slice(records);
     }
     reply::end(query, code, out);
-    Ok(code)
+    Some(code)
 }

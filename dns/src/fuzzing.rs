@@ -8,7 +8,9 @@ use hansa_core::zone::{self, Answer, Qtype, Zone, ZoneHost, ZonePort, ZoneServic
 use hickory_proto::op::Message;
 
 use crate::forward;
-use crate::message::{Head, PLAIN_LIMIT, Query, Rcode, Refused, TCP_LIMIT, UDP_LIMIT, parse, refuse, reply};
+use crate::message::{
+    Head, PLAIN_LIMIT, Query, Rcode, Refused, TCP_LIMIT, UDP_LIMIT, Why, parse, refuse, reply,
+};
 
 /// A target: its name and what it does with the input.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -29,6 +31,10 @@ fn packet_law(data: &[u8]) {
     };
     for code in Rcode::ALL {
         reply::code(&query, code, true, &mut out);
+        judge(data, &out, PLAIN_LIMIT);
+    }
+    for why in Why::ALL {
+        reply::why(&query, why, true, &mut out);
         judge(data, &out, PLAIN_LIMIT);
     }
     let Some(zone) = sample() else { return };

@@ -5,9 +5,11 @@
 
 pub mod query;
 pub mod reply;
+pub mod why;
 
 pub use query::{Edns, Query, Refused, parse};
 pub use reply::{Head, refuse, write};
+pub use why::Why;
 
 /// Most bytes of a UDP answer, whatever the client offers: fits every path (DNS flag day 2020).
 pub const UDP_LIMIT: usize = 1_232;

@@ -6,13 +6,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, Query};
+use hickory_proto::op::{Edns, Message, Query};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 /// The greatest UDP answer accepted; larger ones come truncated.
-const UDP_BYTES: usize = 4096;
+const UDP_BYTES: u16 = 4096;
+/// The option that says why there is no answer (RFC 8914 2).
+const EXTENDED_ERROR: EdnsCode = EdnsCode::Unknown(15);
 
 /// Longest status line of an HTTP answer that is read.
 const STATUS_LINE: usize = 512;
@@ -42,6 +45,19 @@ pub(crate) struct Answer {
     pub(crate) over_tcp: bool,
 }
 
+impl Answer {
+    /// The server's own words on why there is none, where it gives any.
+    pub(crate) fn why(&self) -> Option<String> {
+        let EdnsOption::Unknown(_, data) = self.message.edns.as_ref()?.option(EXTENDED_ERROR)? else {
+            return None;
+        };
+        let text = String::from_utf8_lossy(data.get(2..)?);
+        // It is shown on a terminal.
+        let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+        (!text.is_empty()).then_some(text)
+    }
+}
+
 /// Asks a DNS server one question.
 pub(crate) async fn dns(
     server: SocketAddr,
@@ -54,6 +70,9 @@ pub(crate) async fn dns(
     let mut question = Message::query();
     question.metadata.recursion_desired = true;
     question.add_query(Query::query(asked, kind));
+    let mut edns = Edns::new();
+    edns.set_max_payload(UDP_BYTES);
+    question.set_edns(edns);
     let exchange = async {
         let message = udp(server, &question).await?;
         if !message.metadata.truncation {
@@ -71,7 +90,7 @@ async fn udp(server: SocketAddr, question: &Message) -> Result<Message, DialErro
     let socket = UdpSocket::bind((local, 0)).await.map_err(network)?;
     socket.connect(server).await.map_err(network)?;
     socket.send(&bytes).await.map_err(network)?;
-    let mut buffer = vec![0; UDP_BYTES];
+    let mut buffer = vec![0; usize::from(UDP_BYTES)];
     loop {
         let len = socket.recv(&mut buffer).await.map_err(network)?;
         let message = decode(buffer.get(..len).unwrap_or_default())?;

@@ -7,7 +7,7 @@ use hansa_core::name::CLUSTERSET_ZONE;
 use hansa_core::zone::{Answer, Rdata, Record, TTL};
 
 use super::query::Query;
-use super::{Rcode, UDP_LIMIT};
+use super::{Rcode, UDP_LIMIT, Why};
 
 const AA: u8 = 0x04;
 const TC: u8 = 0x02;
@@ -16,6 +16,8 @@ const RA: u8 = 0x80;
 const CD: u8 = 0x10;
 /// Bytes of an OPT record without options.
 const OPT: usize = 11;
+/// The option of an extended error (RFC 8914 2).
+const EDE: u16 = 15;
 /// A pointer to the question's name.
 const QUESTION: [u8; 2] = [0xC0, 12];
 /// `clusterset.local` on the wire.
@@ -62,11 +64,17 @@ pub fn begin(query: &Query<'_>, code: Rcode, (authoritative, recursion): (bool, 
 
 /// Ends an answer: the OPT record, if the client speaks EDNS.
 pub fn end(query: &Query<'_>, code: Rcode, out: &mut Vec<u8>) {
+    end_with(query, code, &[], out);
+}
+
+fn end_with(query: &Query<'_>, code: Rcode, options: &[u8], out: &mut Vec<u8>) {
     let Some(edns) = query.edns else { return };
     let [high, low] = (UDP_LIMIT as u16).to_be_bytes();
     let extended = (code.number() >> 4) as u8;
     let dnssec = if edns.dnssec_ok { 0x80 } else { 0 };
-    out.extend_from_slice(&[0, 0, 41, high, low, extended, 0, dnssec, 0, 0, 0]);
+    out.extend_from_slice(&[0, 0, 41, high, low, extended, 0, dnssec, 0]);
+    out.extend_from_slice(&(options.len() as u16).to_be_bytes());
+    out.extend_from_slice(options);
     add(out, 10, 1);
 }
 
@@ -84,6 +92,20 @@ fn add(out: &mut [u8], at: usize, more: u16) {
 pub fn code(query: &Query<'_>, code: Rcode, recursion: bool, out: &mut Vec<u8>) {
     begin(query, code, (false, recursion), out);
     end(query, code, out);
+}
+
+/// A whole answer that says why there is none (RFC 8914), and its code. Fits every limit: the question has at
+/// most 271 bytes with the header, a title a few dozen.
+pub fn why(query: &Query<'_>, why: Why, recursion: bool, out: &mut Vec<u8>) -> Rcode {
+    let text = why.text();
+    let mut option = Vec::with_capacity(6 + text.len());
+    for number in [EDE, 2 + text.len() as u16, why.info()] {
+        option.extend_from_slice(&number.to_be_bytes());
+    }
+    option.extend_from_slice(text.as_bytes());
+    begin(query, why.rcode(), (false, recursion), out);
+    end_with(query, why.rcode(), &option, out);
+    why.rcode()
 }
 
 /// Writes what the zone says. [`Answer::NotOurs`] is not for here and is refused.

@@ -1,5 +1,6 @@
 //! What is answered, by the multicluster DNS specification and the RFCs of the wire.
 
+use hansa_dns::message::{self, Why};
 use hansa_dns::{DnsMetrics, Responder, Shelf, Via};
 use hickory_proto::op::{Message, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, RecordType};
@@ -164,7 +165,31 @@ fn what_is_not_offered_is_refused_by_code() {
 fn before_the_first_zone_nothing_is_said_not_to_exist() {
     let responder = Responder::new(Shelf::default(), None, DnsMetrics::default());
     for name in [WEB, "none.none.svc.clusterset.local", "clusterset.local"] {
-        let answer = ask(&responder, name, RecordType::A);
+        let asked = question(name, RecordType::A, Some(1_232)).to_vec().unwrap();
+        let answer = Message::from_vec(&raw(&responder, &asked, Via::Udp).unwrap()).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        assert_eq!(why(&answer), Some((14, "HNS-6001 no zone yet".to_owned())));
+    }
+    let plain = raw(&responder, &question(WEB, RecordType::A, None).to_vec().unwrap(), Via::Udp).unwrap();
+    assert!(
+        Message::from_vec(&plain).unwrap().edns.is_none(),
+        "who does not speak EDNS is not spoken to in it"
+    );
+}
+
+#[test]
+fn every_reason_fits_the_smallest_answer_to_the_longest_name() {
+    let label = "a".repeat(61);
+    let longest = format!("{label}.{label}.{label}.{label}.bcdef");
+    let bytes = question(&longest, RecordType::A, Some(512)).to_vec().unwrap();
+    let query = message::parse(&bytes).unwrap();
+    assert_eq!(query.name().len(), 255);
+    for reason in Why::ALL {
+        let mut out = Vec::new();
+        let code = message::reply::why(&query, reason, true, &mut out);
+        assert!(out.len() <= message::PLAIN_LIMIT, "{reason:?}: {} bytes", out.len());
+        let answer = Message::from_vec(&out).unwrap();
+        assert_eq!(u16::from(answer.metadata.response_code), code.number());
+        assert_eq!(why(&answer), Some((reason.info(), reason.text())));
     }
 }

@@ -13,6 +13,7 @@ use hansa_runtime::drain::Drain;
 use hansa_runtime::ready::Ready;
 use hansa_runtime::tasks::Tasks;
 use hickory_proto::op::{Edns, Message, Query};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -78,6 +79,17 @@ pub(crate) fn question(name: &str, kind: RecordType, payload: Option<u16>) -> Me
         message.set_edns(edns);
     }
     message
+}
+
+/// The extended error of an answer (RFC 8914), as another implementation reads it.
+pub(crate) fn why(answer: &Message) -> Option<(u16, String)> {
+    match answer.edns.as_ref()?.option(EdnsCode::Unknown(15))? {
+        EdnsOption::Unknown(_, data) => {
+            let (info, text) = data.split_first_chunk()?;
+            Some((u16::from_be_bytes(*info), String::from_utf8(text.to_vec()).unwrap()))
+        }
+        _ => None,
+    }
 }
 
 pub(crate) const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

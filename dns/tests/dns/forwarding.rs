@@ -130,8 +130,10 @@ async fn silence_above_is_a_failure_in_time() {
     let (address, _) = upstream().await;
     let responder = responder_to(vec![address], |_| {});
     let started = std::time::Instant::now();
-    let answer = forward(&responder, &question("silent.example", RecordType::A, None), "10.0.0.1").await;
+    let asked = question("silent.example", RecordType::A, Some(1_232));
+    let answer = forward(&responder, &asked, "10.0.0.1").await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(why(&answer), Some((22, "HNS-6004 no upstream answers".to_owned())));
     assert!(started.elapsed() < Duration::from_secs(3));
 }
 
@@ -139,9 +141,11 @@ async fn silence_above_is_a_failure_in_time() {
 async fn only_near_clients_may_ask_and_not_too_often() {
     let (address, count) = upstream().await;
     let responder = responder_to(vec![address], |config| config.rate_limit = 2);
-    let asked = question("www.example", RecordType::A, None);
+    let asked = question("www.example", RecordType::A, Some(1_232));
     for far in ["8.8.8.8", "2001:db8::1"] {
-        assert_eq!(forward(&responder, &asked, far).await.metadata.response_code, ResponseCode::Refused);
+        let answer = forward(&responder, &asked, far).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+        assert_eq!(why(&answer), Some((18, "HNS-6002 forwarding refused".to_owned())));
     }
     assert_eq!(count.load(Ordering::Relaxed), 0);
     for (client, code) in [
@@ -150,7 +154,13 @@ async fn only_near_clients_may_ask_and_not_too_often() {
         ("fd00::3", ResponseCode::Refused),
         ("::ffff:10.0.0.1", ResponseCode::NoError),
     ] {
-        assert_eq!(forward(&responder, &asked, client).await.metadata.response_code, code, "{client}");
+        let answer = forward(&responder, &asked, client).await;
+        assert_eq!(answer.metadata.response_code, code, "{client}");
+        let said = why(&answer).map(|(_, text)| text);
+        assert_eq!(
+            said.as_deref(),
+            (code != ResponseCode::NoError).then_some("HNS-6006 too many questions to forward")
+        );
     }
 }
 
@@ -176,11 +186,13 @@ async fn an_upstream_that_leads_back_is_found_out() {
             relay.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
         }
     });
-    let code = async |running: &Running| {
-        running.udp(&question("www.example", RecordType::A, None)).await.metadata.response_code
-    };
     let looping = async {
-        while code(&running).await != ResponseCode::ServFail {
+        loop {
+            let answer = running.udp(&question("www.example", RecordType::A, Some(1_232))).await;
+            if why(&answer) == Some((0, "HNS-6003 forwarding loop".to_owned())) {
+                assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+                return;
+            }
             tokio::task::yield_now().await;
         }
     };

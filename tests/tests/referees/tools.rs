@@ -58,6 +58,9 @@ fn dig_judges(fabric: &Fabric) {
     assert!(unknown.contains("status: NOTIMP"), "{unknown}");
     let chaos = header(&["-c", "CH", name, "A"]);
     assert!(chaos.contains("status: REFUSED"), "{chaos}");
+    let outside = header(&["www.example.org", "A"]);
+    let why = "EDE: 20 (Not Authoritative): (HNS-6005 forwarding is off)";
+    assert!(outside.contains("status: REFUSED") && outside.contains(why), "{outside}");
 
     assert_eq!(dig(fabric, &["dns-version.clusterset.local", "TXT", "+short"]).trim(), "\"1.0.0\"");
     let service = dig(fabric, &[&format!("_http._tcp.{name}"), "SRV", "+short"]);

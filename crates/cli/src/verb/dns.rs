@@ -73,6 +73,9 @@ pub(crate) struct DnsAnswer {
     pub(crate) kind: String,
     /// `NOERROR`, `NXDOMAIN`, …
     pub(crate) rcode: String,
+    /// Why there is no answer, if the server says so (RFC 8914).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
     /// It answers for the zone itself.
     pub(crate) authoritative: bool,
     /// The answer was too large for UDP and came over TCP.
@@ -122,6 +125,7 @@ pub(crate) async fn query(args: QueryArgs, context: &Context) -> Result<Exit, Fa
         name,
         kind,
         rcode: rcode(message.metadata.response_code),
+        why: answer.why(),
         authoritative: message.metadata.authoritative,
         over_tcp: answer.over_tcp,
         answers: message.answers.iter().map(record).collect(),
@@ -180,8 +184,9 @@ fn record(record: &Record) -> DnsRecord {
 
 fn render(answer: &DnsAnswer, color: bool) -> String {
     let tone = Tone::of(answer.rcode == "NOERROR");
+    let why = answer.why.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
     let mut text = format!(
-        "{} {} {} from {} in {:.1} ms{}\n",
+        "{} {} {}{why} from {} in {:.1} ms{}\n",
         answer.name,
         answer.kind,
         tone.paint(&answer.rcode, color),

@@ -156,10 +156,12 @@ async fn addresses(server: SocketAddr, fqdn: &str, limit: Duration) -> Result<Ve
     let mut found = Vec::new();
     for kind in [RecordType::A, RecordType::AAAA] {
         let answer = dial::dns(server, fqdn, kind, limit).await;
-        let message = answer.map_err(|e| (cli::DNS_SILENT, format!("{server}: {e}")))?.message;
+        let answer = answer.map_err(|e| (cli::DNS_SILENT, format!("{server}: {e}")))?;
+        let (message, why) = (&answer.message, answer.why());
         let code = message.metadata.response_code;
         if code != ResponseCode::NoError {
-            return Err((cli::DNS_NO_NAME, format!("{server}: {}", rcode(code))));
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            return Err((cli::DNS_NO_NAME, format!("{server}: {}{why}", rcode(code))));
         }
         found.extend(message.answers.iter().filter_map(|record| match &record.data {
             RData::A(a) => Some(IpAddr::V4(a.0)),
