@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use hansa_core::code::{Code, config};
+use hansa_core::code::{Code, config, trust};
 use hansa_core::spiffe::{Role, SpiffeId, TrustDomain};
 use hansa_identity::bundle::Bundle;
 use hansa_identity::ca::{Ca, CaError, CaOptions};
@@ -69,7 +69,7 @@ impl AuthorityError {
         match self {
             Self::Ca { error: CaError::Store(error), .. } => error.code(),
             Self::OtherDomain { .. } => config::CONFIG_INVALID,
-            _ => config::STATE_CORRUPT,
+            _ => trust::AUTHORITY_DAMAGED,
         }
     }
 }

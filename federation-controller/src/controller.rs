@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hansa_core::code::{Code, config as codes};
+use hansa_core::code::{Code, cli, config as codes};
 use hansa_proto::wire::feed::v1::feed_server::FeedServer;
 use hansa_proto::wire::join::v1::join_server::JoinServer;
 use hansa_proto::wire::trust::v1::trust_server::TrustServer;
@@ -92,6 +92,7 @@ pub enum StartError {
         /// The socket.
         path: PathBuf,
         /// Why.
+        #[source]
         error: io::Error,
     },
 }
@@ -105,7 +106,8 @@ impl StartError {
             Self::Store(StoreError::InUse(_)) => codes::STATE_IN_USE,
             Self::Store(StoreError::Open(..)) => codes::STATE_CORRUPT,
             Self::Authority(error) => error.code(),
-            Self::Listen(_) | Self::Admin(_) | Self::Control { .. } => codes::PORT_IN_USE,
+            // Most often a port in use: the cause below says so.
+            Self::Listen(_) | Self::Admin(_) | Self::Control { .. } => cli::SERVER_FAILED,
         }
     }
 }

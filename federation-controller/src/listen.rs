@@ -85,7 +85,7 @@ pub struct Listen {
 
 /// An address that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("{} {addr}: {source}", config::PORT_IN_USE)]
+#[error("{addr}: {source}")]
 pub struct BindError {
     /// The address.
     pub addr: SocketAddr,

@@ -31,12 +31,17 @@ type Servers = [Server; 3];
 const NODES: [&str; 2] = ["gateway", "dns"];
 
 impl Member {
-    /// Everything enrolled and running.
+    /// Everything enrolled and running, with virtual addresses on loopback.
     fn start() -> (Self, Servers) {
+        Self::start_with("127.61.0.0/16")
+    }
+
+    /// The same with other virtual addresses.
+    fn start_with(vips: &str) -> (Self, Servers) {
         let dir = tempfile::tempdir().unwrap();
         let [listen, admin, health, dns, service] = ports();
         let file = configure(dir.path(), "one", [listen, admin, health]);
-        let text = std::fs::read_to_string(&file).unwrap() + "vip: {prefixes: ['127.61.0.0/16']}\n";
+        let text = std::fs::read_to_string(&file).unwrap() + &format!("vip: {{prefixes: ['{vips}']}}\n");
         std::fs::write(&file, text).unwrap();
         let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, dns));
         let member = Self { dir, dns, service, hello: hello() };
@@ -87,8 +92,19 @@ impl Member {
     fn serve(&self, server: &str) -> Server {
         match server {
             "controller" => start(&self.config(server)),
+            "gateway" => self.serve_without_capability(),
             _ => started(command(&[server, "--config", &self.config(server)])),
         }
+    }
+
+    /// A gateway that may not change routes, whoever runs the tests: loopback needs none.
+    fn serve_without_capability(&self) -> Server {
+        let mut bare = Command::new("sh");
+        let run = format!("{} gateway --config {}", env!("CARGO_BIN_EXE_hansa"), self.config("gateway"));
+        let drop = "setpriv --bounding-set=-net_admin --inh-caps=-net_admin";
+        let script = format!("[ $(id -u) != 0 ] || exec {drop} {run}; exec {run}");
+        bare.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).args(["-c", &script]);
+        started(bare)
     }
 
     /// Where no file can grow: what a full disk answers, without a disk of its own.
@@ -271,6 +287,58 @@ fn a_gateway_without_file_descriptors_says_so_and_serves_later() {
 }
 
 #[test]
+fn a_dns_server_says_why_it_does_not_answer() {
+    let (member, mut servers) = Member::start();
+    servers.iter_mut().for_each(Server::kill);
+    // There may be none yet.
+    let _ = std::fs::remove_file(member.state("dns").join("zone.feed"));
+    let dns = member.serve("dns");
+    let server = member.dns.to_string();
+    for (name, rcode, why) in [
+        ("checkout.shop", "SERVFAIL", "HNS-6001 no zone yet"),
+        ("www.example.org", "REFUSED", "HNS-6005 forwarding is off"),
+    ] {
+        let asked = ["dns", "query", name, "--server", &server];
+        let json = member.ask(&[&asked[..], &["-o", "json"]].concat());
+        let answer = json.json();
+        assert_eq!((json.code, &answer["rcode"], &answer["why"]), (1, &rcode.into(), &why.into()));
+        let shown = member.ask(&asked).out;
+        assert!(shown.contains(&format!("{rcode} ({why}) from {server}")), "{shown}");
+    }
+    says(&dns, "HNS-4013");
+}
+
+#[test]
+fn a_removed_name_that_a_dns_server_does_not_confirm_is_told() {
+    let (member, servers) = Member::start();
+    member.export("web");
+    member.answers("web", &servers.each_ref());
+    let [controller, _, dns] = &servers;
+    let signal = |name: &str| {
+        let id = dns.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success(), "{name}");
+    };
+    signal("-STOP");
+    std::fs::remove_file(member.path("one/m/web.yaml")).unwrap();
+    says(controller, "HNS-4011");
+    signal("-CONT");
+    until(|| member.address("web").is_none(), "the name stays", &servers.each_ref());
+}
+
+#[test]
+fn addresses_that_a_gateway_may_not_bring_up_are_told_and_no_name_leads_there() {
+    // Of a documentation range (RFC 5737): no loopback, so routes are needed.
+    let (member, servers) = Member::start_with("198.51.100.0/22");
+    let [_, gateway, _] = &servers;
+    member.export("web");
+    says(gateway, "HNS-5009");
+    let status = || member.ask(&["status", "-o", "json"]).json();
+    let unready = || status()["gateways"][0]["ready"] == false;
+    until(unready, "it calls itself ready", &servers.each_ref());
+    assert_eq!(member.address("web"), None);
+}
+
+#[test]
 fn an_object_that_stands_twice_is_named_and_the_first_file_counts() {
     let (member, servers) = Member::start();
     member.export("web");
@@ -308,6 +376,6 @@ fn keys_that_others_may_read_or_that_are_damaged_are_named_and_left_alone() {
     // A new root would break every peering: nobody but its operator may want one.
     let authority = member.state("controller").join("ca.json");
     std::fs::write(&authority, "{\"half\":").unwrap();
-    refused("controller", "HNS-1004", "ca.json");
+    refused("controller", "HNS-3015", "ca.json");
     assert_eq!(std::fs::read(&authority).unwrap(), b"{\"half\":");
 }

@@ -45,6 +45,19 @@ fn a_taken_port_is_named_with_its_code() {
 }
 
 #[test]
+fn an_address_of_another_host_is_named_with_its_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configure(dir.path(), "one", ports());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let other = text.replacen("listen: ['127.0.0.1:", "listen: ['198.51.100.1:", 1);
+    assert_ne!(text, other);
+    std::fs::write(&file, other).unwrap();
+    let ran = ran(command(&["controller", "--config", &file]).output().unwrap());
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("HNS-7013") && ran.err.contains("198.51.100.1:"), "{}", ran.err);
+}
+
+#[test]
 fn a_state_folder_in_use_is_named_with_its_code() {
     let dir = tempfile::tempdir().unwrap();
     let _first = start(&configure(dir.path(), "one", ports()));
@@ -65,5 +78,5 @@ fn a_gateway_without_a_token_says_how_to_get_one() {
     std::fs::write(&file, text).unwrap();
     let ran = ran(command(&["gateway", "--config", file.to_str().unwrap()]).output().unwrap());
     assert_eq!((ran.code, ran.out.as_str()), (5, ""));
-    assert!(ran.err.contains("enrol"), "{}", ran.err);
+    assert!(ran.err.contains("HNS-3011") && ran.err.contains("hansa enroll"), "{}", ran.err);
 }

@@ -158,3 +158,13 @@ fn one_host_may_run_one_server_of_each_kind() {
     }
     assert_eq!(taken.len(), 5, "only a DNS server has no health address of its own");
 }
+
+#[test]
+fn a_demo_that_is_not_up_says_how_to_bring_it_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none");
+    let ran = hansa(&["demo", "status", "--dir", none.to_str().unwrap()]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("HNS-7015") && ran.err.contains("hansa demo up --dir"), "{}", ran.err);
+    assert!(!none.exists());
+}

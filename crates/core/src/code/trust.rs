@@ -21,8 +21,9 @@ codes! {
     TOKEN_SPENT = 3008, "token was used before", "each token works once", "make a new one";
     TOKEN_INVALID = 3009, "token cannot be read", "it was cut or altered", "copy it again, whole";
     BUNDLE_REFUSED = 3010, "trust bundle refused", "its sequence went back or its roots changed without overlap", "hansa trust show PEER; re-seed by joining again";
-    ENROL_REFUSED = 3011, "enrolment refused", "role, id or trust domain differ from what was enrolled", "make an enrolment token for this role and id";
+    ENROL_REFUSED = 3011, "enrolment refused", "role, id or trust domain differ from what was enrolled", "hansa enroll --role ROLE --id ID, where the controller runs: it makes a token for this server";
     DENY_LIST_FULL = 3013, "deny list is full", "128 entries are on it", "hansa trust allow ENTRY; or replace the root: hansa trust rotate publish";
     DENY_ENTRY_UNREADABLE = 3014, "entry of a deny list is not in force", "it cannot be read, or speaks of what its owner may not deny", "deny the server by its SPIFFE id; hansa trust show";
+    AUTHORITY_DAMAGED = 3015, "the file of the certificate authority is damaged", "it was cut or altered; it is left as it is, and the controller does not start", "restore it from a backup; without one, move it away: a new root is made, and every server and peer joins anew";
     ROTATION_REFUSED = 3012, "rotation step refused", "servers or peers have not yet acknowledged the new bundle", "wait; hansa forget --role ROLE --id ID for a server that is gone for good; or use --force";
 }
