@@ -194,6 +194,19 @@ async fn names_at_the_limits_are_served_and_longer_ones_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_for_which_no_address_is_left_is_told_and_the_others_serve() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let two = |config: &mut hansa_controller::Config| config.vip.gateway_bits = 1;
+    let member = Member::with("a", &Net::default(), dir, two).await;
+    let (one, _two) = (member.gateway("g-1").await, member.gateway("g-2").await);
+    let _three = member.gateway("g-3").await;
+    let told = problem(&member, "HNS-4010").await;
+    assert_eq!(told["object"], "gateway g-3", "{told}");
+    member.publish("web.yaml", &export("web", ""));
+    one.until("the route", |t| t.services.contains_key(&name("shop/web"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tcp_and_udp_on_one_number_are_two_ports_of_one_address() {
     let member = Member::new("a", &Net::default()).await;
     let (gateway, dns) = (member.gateway("g-1").await, member.dns("d-1").await);

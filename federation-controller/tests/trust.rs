@@ -11,6 +11,8 @@ use std::time::Duration;
 use hansa_controller::control::State;
 use hansa_core::name::NodeId;
 use hansa_core::spiffe::Role;
+use hansa_identity::deny::DenyEntry;
+use hansa_proto::convert::catalog::MAX_DENIED;
 use serde_json::Value;
 use support::{LONG, Member, Net, export, name, pair};
 
@@ -82,8 +84,7 @@ async fn what_is_denied_travels_to_peers_for_the_own_domain_alone() {
     for what in ["spiffe://a.hansa.internal/hansa/gateway/x", "gateway/g-9"] {
         assert_eq!(b.call("POST", "/v1/trust/deny", deny(what)).await.0, 200);
     }
-    let own_of_b: hansa_identity::deny::DenyEntry =
-        "spiffe://b.hansa.internal/hansa/gateway/g-9".parse().unwrap();
+    let own_of_b: DenyEntry = "spiffe://b.hansa.internal/hansa/gateway/g-9".parse().unwrap();
     let of_b_alone = |s: &State| {
         let told = s.roster.all()[&"b".parse().unwrap()].told.clone();
         told.len() == 1 && told.iter().all(|entry| *entry == own_of_b)
@@ -101,6 +102,18 @@ async fn what_is_denied_travels_to_peers_for_the_own_domain_alone() {
     let a = Member::on(id, &net_of_a, dir_of_a).await;
     assert_eq!(a.call("POST", "/v1/trust/allow", deny("gateway/g-a")).await.0, 200);
     gb.until("it is allowed again", said("a", 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_deny_list_is_told_with_its_code() {
+    let member = Member::new("a", &Net::default()).await;
+    let all: Vec<_> = (0..MAX_DENIED).map(|n| format!("spiffe://x/hansa/gateway/g-{n}")).collect();
+    let all: Vec<DenyEntry> = all.iter().map(|entry| entry.parse().unwrap()).collect();
+    assert!(member.state.authority.deny(&all).await.unwrap());
+    let one_more = serde_json::json!({ "what": "gateway/g-1" });
+    let (status, answer) = member.call("POST", "/v1/trust/deny", one_more).await;
+    assert_eq!((status, answer["code"].as_str()), (409, Some("HNS-3013")), "{answer}");
+    assert!(answer["next"].as_str().unwrap().contains("hansa trust allow"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

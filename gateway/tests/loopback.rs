@@ -6,6 +6,9 @@
 #[expect(dead_code, reason = "shared with the tests of faults, which use the rest")]
 mod world;
 
+#[path = "loopback/logged.rs"]
+mod logged;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,6 +147,7 @@ async fn half_close_and_resets_pass_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_named_is_denied() {
+    logged::listen();
     let mut world = two().await;
     let echo = Echo::start("b:").await;
     world.member("b").export("shop/web", &[echo.port]).export_to = Some(["c".parse().unwrap()].into());
@@ -154,6 +158,7 @@ async fn who_is_not_named_is_denied() {
     let denied =
         "hansa_tcp_connections_total{direction=\"inbound\",peer=\"a\",service=\"\",outcome=\"denied\"}";
     until(|| async { world.members[1].nodes[0].metric(denied).await >= 1.0 }).await;
+    logged::says(&["inbound", "\"outcome\":\"denied\"", "HNS-5002"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +212,7 @@ async fn bulk_passes_whole_in_both_directions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_running_connections_finish_and_cuts_the_rest_with_a_code() {
+    logged::listen();
     let extra = "drain: {deadline: 700ms}\n";
     let mut world = World::with(&[("a", 1), ("b", 1)], extra).await;
     let echo = Echo::start("b:").await;
@@ -232,6 +238,7 @@ async fn a_drain_lets_running_connections_finish_and_cuts_the_rest_with_a_code()
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     node.ended().await;
     assert!(TcpStream::connect(vip).await.is_err());
+    logged::says(&["outbound", "\"outcome\":\"drain_deadline\"", "HNS-5006"]).await;
 }
 
 /// Nobody was told beforehand, as when its controller is away: what it rejects goes to the peer's other one.
@@ -412,4 +419,16 @@ async fn first_bytes_that_somebody_may_have_got_are_not_sent_again() {
     }
     assert!(answered < 64, "silence after first bytes was hidden by sending them again");
     assert_eq!(c.bytes.load(Ordering::SeqCst), answered * "hello".len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_does_not_answer_the_dial_is_told_with_its_code() {
+    logged::listen();
+    let mut world = World::with(&[("a", 1), ("b", 1)], "limits: {dialTimeout: 300ms}\n").await;
+    let (silent, _queued) = swallowing().await;
+    world.member("b").export("shop/full", &[silent.local_addr().unwrap().port()]);
+    world.publish().await;
+    world.connected("a").await;
+    assert!(ask(world.vip("a", "shop/full"), "x").await.is_err());
+    logged::says(&["inbound", "full.shop.svc", "\"outcome\":\"timeout\"", "HNS-5004"]).await;
 }

@@ -1,5 +1,5 @@
-//! Rules of the tree that no compiler checks: size, words, orphans, arrows between crates, and a
-//! code map that tells the truth.
+//! Rules of the tree that no compiler checks: size, words, orphans, arrows between crates, message
+//! codes that tests assert, and a code map that tells the truth.
 //!
 //! Called by `xtask tidy` and by a test of this crate. It reads; it mends nothing. Exceptions
 //! stand in the tables at the top of each rule's file, each with its reason.
@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 mod arrows;
+mod codes;
 mod map;
 mod orphans;
 mod scrub;
@@ -57,6 +58,7 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let mut found = source::check(&tree);
     found.extend(orphans::check(&tree));
     found.extend(arrows::check(&tree));
+    found.extend(codes::check(&tree));
     found.extend(map::check(&tree));
     found.retain(|f| !ALLOW.iter().any(|(rule, path, _)| f.rule == *rule && f.path.starts_with(path)));
     found.sort();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hansa_core::Millis;
+use hansa_core::code::gateway::LIMIT_REACHED;
 use hansa_http3 as http3;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc::error::TrySendError;
@@ -38,7 +39,7 @@ pub(crate) fn enter(hub: &Hub, link: &Arc<Link>) -> bool {
         return true;
     }
     if !hub.registry.add(link, hub.config.limits.tunnels_per_peer) {
-        tracing::warn!(peer = %link.facts.peer.cluster, "too many tunnels from one peer");
+        tracing::warn!(code = %LIMIT_REACHED, peer = %link.facts.peer.cluster, "too many tunnels from one peer");
         link.close(Cut::Limit("too many tunnels".to_owned()));
         return false;
     }
@@ -92,7 +93,7 @@ pub(crate) async fn live(hub: Arc<Hub>, link: Arc<Link>, run: Run) {
     hub.gone(&link);
     let why = link.cut().cloned().unwrap_or(ended);
     tracing::info!(peer = %peer.cluster, gateway = %peer.gateway, transport = link.lane().as_str(),
-        %why, "tunnel ended");
+        code = %why.message(), %why, "tunnel ended");
 }
 
 async fn watch(hub: &Hub, link: &Arc<Link>) -> std::convert::Infallible {

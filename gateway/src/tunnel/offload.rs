@@ -37,10 +37,14 @@ impl Offload {
 mod tests {
     use std::io::{self, IoSliceMut};
     use std::net::SocketAddr;
+    use std::os::fd::AsRawFd;
+    use std::path::PathBuf;
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
+    use std::time::{Duration, Instant};
 
+    use hansa_runtime::logs::{Format, Options, Output, init};
     use quinn::UdpPoller;
     use quinn::udp::{RecvMeta, Transmit};
 
@@ -72,12 +76,27 @@ mod tests {
         }
     }
 
+    /// What is logged from now on, in a file without a name that is open as long as the process lives.
+    fn log() -> PathBuf {
+        let file = Box::leak(Box::new(tempfile::tempfile().unwrap()));
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let output = Output::File(path.clone());
+        init(&Options { output, format: Format::Json, ..Options::default() }).unwrap();
+        path
+    }
+
     #[test]
-    fn a_socket_that_loses_its_offload_is_counted() {
+    fn a_socket_that_loses_its_offload_is_counted_and_told() {
+        let log = log();
         let (one, two) = (Arc::new(Socket(64.into())), Arc::new(Socket(64.into())));
         let all = [Offload::new(one.clone()), Offload::new(two)];
         assert_eq!(Offload::lost(all.iter(), 0), 0);
         one.0.store(1, Ordering::Relaxed);
         assert_eq!(Offload::lost(all.iter(), 0), 1);
+        let begun = Instant::now();
+        while !std::fs::read_to_string(&log).unwrap().contains("HNS-5010") {
+            assert!(begun.elapsed() < Duration::from_secs(15), "nobody said it");
+            std::thread::yield_now();
+        }
     }
 }

@@ -112,6 +112,7 @@ async fn tunnels_beyond_the_limit_are_closed_and_garbage_ends_its_own() {
     for tunnel in &tunnels {
         tokio::time::timeout(Duration::from_secs(10), tunnel.closed()).await.expect("closed for garbage");
     }
+    victim.says(&["tunnel ended", "\"code\":\"HNS-5012\"", "\"peer\":\"evil\""]).await;
     let (_send, mut recv) = honest.request(&connect("shop/echo")).await.unwrap();
     assert_eq!(recv.response().await.unwrap().status, StatusCode::OK);
     victim.stayed_small("garbage");

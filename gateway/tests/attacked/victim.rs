@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hansa_core::catalog::{
     Affinity, EndpointCount, GatewayInfo, LocalEndpoint, LocalService, Port, Protocol, ServiceType,
@@ -17,14 +18,16 @@ use hansa_gateway::{Config, Gateway, Process, Table};
 use hansa_identity::ca::Ca;
 use hansa_runtime::config::{Sources, load};
 use hansa_runtime::drain::Drain;
+use hansa_runtime::logs::{self, Format, Options, Output};
 use hansa_runtime::ready::Ready;
 use hansa_runtime::tasks::Tasks;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::member::Domain;
+use super::member::{Domain, LONG};
 
 /// The service port of everything.
 pub(crate) const PORT: u16 = 8080;
@@ -46,6 +49,7 @@ pub(crate) struct Victim {
     pub(crate) tunnel: SocketAddr,
     admin: SocketAddr,
     block: String,
+    log: NamedTempFile,
 }
 
 impl Drop for Victim {
@@ -68,8 +72,9 @@ impl Victim {
                        "domain": peer.domain.trust_domain.to_string(), "addresses": peer.addresses})
             })
             .collect();
+        let log = NamedTempFile::new().unwrap();
         let told = json!({"ca": domain.ca.to_state().unwrap(), "peers": peers, "local": local,
-                          "remote": remote});
+                          "remote": remote, "log": log.path()});
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["victim::inside", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, told.to_string())
@@ -82,7 +87,22 @@ impl Victim {
         let said: Value = serde_json::from_str(&ready.expect("a victim that is ready")).unwrap();
         let address = |key: &str| said[key].as_str().unwrap().parse().unwrap();
         let block = block(child.id());
-        Self { child, domain, tunnel: address("tunnel"), admin: address("admin"), block }
+        Self { child, domain, tunnel: address("tunnel"), admin: address("admin"), block, log }
+    }
+
+    /// Waits until it has logged a line with all of these words.
+    pub(crate) async fn says(&self, words: &[&str]) {
+        let said = async {
+            loop {
+                let text = std::fs::read_to_string(self.log.path()).unwrap();
+                if text.lines().any(|line| words.iter().all(|word| line.contains(word))) {
+                    return;
+                }
+                // A file tells nobody that it grows.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LONG, said).await.is_ok(), "it never said {words:?}");
     }
 
     /// Where the imported or exported service number `n` (by name) is for the victim's clients.
@@ -125,6 +145,8 @@ async fn inside() {
     let told: Value = serde_json::from_str(&told).unwrap();
     let ca = Ca::from_state(told["ca"].as_str().unwrap()).unwrap();
     let domain = Domain { cluster: "victim".parse().unwrap(), trust_domain: ca.trust_domain().clone(), ca };
+    let output = Output::File(told["log"].as_str().unwrap().into());
+    logs::init(&Options { output, format: Format::Json, ..Options::default() }).unwrap();
     let state = tempfile::tempdir().unwrap();
     let text = format!(
         "id: v\ncluster: victim\nstateDir: {}\ncontroller: []\nadmin: {{listen: \"127.0.0.1:0\"}}\n\

@@ -103,7 +103,8 @@ async fn the_other_side_learns_that_it_was_removed() {
     greet(&mut stream, "hello").await;
     a.know(&east, Vec::new());
     let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
-    assert!(matches!(ended, Err(StreamError::Lost(Cut::Removed(_)))), "{ended:?}");
+    assert!(matches!(&ended, Err(StreamError::Lost(Cut::Removed(_)))), "{ended:?}");
+    assert!(ended.unwrap_err().to_string().contains("HNS-5007"));
     b.until(&east, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
 }
 

@@ -8,6 +8,7 @@ use hansa_core::reach::Reach;
 use hansa_gateway::tunnel::{Config, Cut, Lane, Open, Stream, StreamError, Timing};
 use hansa_runtime::shards::Shards;
 
+use super::logged;
 use super::member::{Domain, Gateway, LONG, greet, loopback, open, said};
 use super::relay::Relay;
 
@@ -137,10 +138,12 @@ async fn on(a: &Gateway, west: &Domain, lane: Lane) -> Stream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blocked_udp_moves_a_tunnel_to_tcp_and_back() {
+    logged::listen();
     let Three { west, a, to_b, .. } = &three(Transport::Auto).await;
     drop(on(a, west, Lane::Quic).await);
     to_b.swallow_udp();
     let mut stream = on(a, west, Lane::Http2).await;
+    logged::says(&["HNS-5013", "\"peer\":\"west\"", "\"gateway\":\"b\""]).await;
     greet(&mut stream, "over TCP").await;
     to_b.pass_udp();
     // The tunnel comes back by itself; what began on TCP goes on there.
@@ -226,7 +229,8 @@ async fn the_drain_deadline_is_the_reason_given() {
     greet(&mut stream, "hello").await;
     assert!(!b.tunnels.drain(Duration::from_millis(100)).await);
     let ended = tokio::time::timeout(LONG, stream.recv.data()).await.unwrap();
-    assert!(matches!(ended, Err(StreamError::Lost(Cut::Drain))), "{ended:?}");
+    assert!(matches!(&ended, Err(StreamError::Lost(Cut::Drain))), "{ended:?}");
+    assert!(ended.unwrap_err().to_string().contains("HNS-5006"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

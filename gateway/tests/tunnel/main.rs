@@ -3,6 +3,9 @@
 //! Every member has its own CA. Nothing waits for time to pass where a condition can be awaited.
 
 #[cfg(test)]
+#[path = "../loopback/logged.rs"]
+mod logged;
+#[cfg(test)]
 mod member;
 #[cfg(test)]
 mod relay;
