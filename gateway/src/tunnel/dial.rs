@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use hansa_core::code::{Code, gateway};
+use hansa_core::code::{self, Code, control, gateway};
 use hansa_core::spiffe::{Role as Holder, SpiffeId};
 use hansa_http3 as http3;
 use hansa_identity::tls::{self, ALPN_H2, ALPN_H3, ALPN_REV_H2, ALPN_REV_H3};
@@ -66,9 +66,13 @@ impl DialError {
         }
     }
 
-    /// The code an operator looks up.
-    pub(crate) fn message(&self) -> Option<Code> {
-        matches!(self, Self::Ourselves).then_some(gateway::RESOLVES_TO_SELF)
+    /// The code an operator looks up; a certificate that was refused brings its own.
+    pub(crate) fn message(&self) -> Code {
+        match self {
+            Self::Ourselves => gateway::RESOLVES_TO_SELF,
+            Self::Refused(why) => code::named_in(why).unwrap_or(control::PEER_UNREACHABLE),
+            Self::Resolve(_) | Self::Timeout => control::PEER_UNREACHABLE,
+        }
     }
 }
 

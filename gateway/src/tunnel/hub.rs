@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hansa_core::code;
 use hansa_core::mesh::RouteTable;
 use hansa_core::name::ClusterId;
 use hansa_identity::tls::Tls;
@@ -133,7 +134,8 @@ impl Hub {
             return;
         }
         self.refusal_said.store(now, Ordering::Relaxed);
-        tracing::warn!(%from, transport = lane.as_str(), why, "handshake refused");
+        let code = code::named_in(&why).map(|code| code.to_string());
+        tracing::warn!(code, %from, transport = lane.as_str(), why, "handshake refused");
     }
 
     /// A dial to this peer has ended: from now on, no tunnel means unreachable, not unknown.

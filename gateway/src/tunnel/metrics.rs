@@ -74,7 +74,7 @@ impl Metrics {
 
     /// One that we asked for, and why it failed.
     pub(crate) fn dialled(&self, lane: Lane, error: Option<&DialError>) {
-        let code = error.and_then(DialError::message).map(|code| code.to_string());
+        let code = error.map(|error| error.message().to_string());
         self.shaken("client", lane, (error.map_or("ok", DialError::label), code.unwrap_or_default()));
     }
 

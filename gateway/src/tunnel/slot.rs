@@ -288,8 +288,7 @@ impl Driver {
             Err(error) => {
                 // Said once, until something changes.
                 if self.said.as_ref() != Some(&error) {
-                    let code = error.message().map(|code| code.to_string()).unwrap_or_default();
-                    tracing::warn!(peer = %peer.cluster, gateway = %peer.gateway, code,
+                    tracing::warn!(code = %error.message(), peer = %peer.cluster, gateway = %peer.gateway,
                         transport = lane.as_str(), %error, "cannot reach the peer's gateway");
                     self.said = Some(error);
                 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::logged;
 use super::member::{Domain, LONG, greet};
 use super::requests::pair;
 
@@ -110,6 +111,7 @@ async fn the_other_side_learns_that_it_was_removed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stranger_gets_no_tunnel() {
+    logged::listen();
     let (east, west, north) = (Domain::new("east"), Domain::new("west"), Domain::new("north"));
     let (mut a, n) = (east.gateway("a", &[&west]), north.gateway("n", &[&east]));
     a.know(&east, vec![west.peer(Transport::Auto, &[])]);
@@ -117,6 +119,8 @@ async fn a_stranger_gets_no_tunnel() {
     n.until(&east, "unreachable", |peer| peer.reach == Reach::Unreachable).await;
     assert!(n.tunnels.open(&east.cluster, super::member::open()).await.unwrap_err().sent_nothing());
     assert!(futures::FutureExt::now_or_never(a.incoming.as_mut().unwrap().recv()).is_none());
+    logged::says(&["handshake refused", "\"code\":\"HNS-3001\"", "north"]).await;
+    logged::says(&["cannot reach the peer's gateway", "\"code\":\"HNS-4003\"", "\"peer\":\"east\""]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
