@@ -1,7 +1,8 @@
 //! Puts known faults into a copy of the tree, one line each, and asks whether a test turns red.
 //!
-//! Called by `xtask mutants`. The list is `.ci/mutants`. It works on a copy, so the tree itself
-//! is never touched, and it first asks for green: a test that is red anyway proves nothing.
+//! Called by `xtask mutants`. The list is `.ci/mutants`. It works on a copy and builds in a folder of
+//! its own, so that neither the tree nor what is built of it is ever touched, and it first asks for
+//! green: a test that is red anyway proves nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,10 @@ fn judge(copy: &Path, test: &str) -> anyhow::Result<Verdict> {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=10", LIMIT]).arg(&cargo).args(["test", "--quiet"]).args(extra);
         command.args(test.split_whitespace().take_while(|a| *a != "--" || extra.is_empty()));
+        if let Some(builds) = std::env::var_os("CARGO_TARGET_DIR") {
+            // Cargo would take what is built of the copy for the tree's: same names, and younger.
+            command.env("CARGO_TARGET_DIR", Path::new(&builds).join("mutants"));
+        }
         command.current_dir(copy).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().context("cannot run cargo")
     };
