@@ -210,17 +210,18 @@ async fn both(
     config: &Config,
     places: &Arc<Semaphore>,
 ) -> Result<Both, (&'static str, std::io::Error)> {
-    // A free port for UDP may be taken for TCP: then another one, where any will do.
+    // A free port for TCP may be taken for UDP: then another one, where any will do. TCP first, whose ports are
+    // the scarcer ones: a closed connection holds its own for a minute.
     for last in [false, false, false, true] {
-        let sockets = udp::bind(address).map_err(|error| ("udp", error))?;
-        let local = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
-        match Tcp::bind(local, &config.tcp, places).await {
-            Ok(listener) => return Ok((sockets, listener)),
-            Err(error) if last || address.port() != 0 => return Err(("tcp", error)),
+        let listener = Tcp::bind(address, &config.tcp, places).await.map_err(|error| ("tcp", error))?;
+        let local = listener.local_addr().unwrap_or(address);
+        match udp::bind(local) {
+            Ok(sockets) => return Ok((sockets, listener)),
+            Err(error) if last || address.port() != 0 => return Err(("udp", error)),
             Err(_) => {}
         }
     }
-    Err(("tcp", std::io::ErrorKind::AddrInUse.into()))
+    Err(("udp", std::io::ErrorKind::AddrInUse.into()))
 }
 
 /// Enrols where needed and follows; returns only with an error.

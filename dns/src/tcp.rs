@@ -48,6 +48,10 @@ impl Tcp {
         Ok(Self { listener, places: places.clone(), idle: config.idle.0 })
     }
 
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Accepts until the token of `tasks` ends it.
     pub(crate) async fn run(self, responder: Responder, tasks: Tasks) -> io::Result<()> {
         let stop = tasks.token();

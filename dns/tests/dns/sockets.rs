@@ -6,6 +6,7 @@ use hansa_dns::{Served, Server, StartError};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use tokio::io::AsyncReadExt;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::fixture::*;
@@ -97,10 +98,15 @@ async fn an_idle_connection_and_one_too_many_are_closed() {
 async fn a_port_in_use_is_said() {
     let (running, dir) = start("").await;
     let other = tempfile::tempdir().unwrap();
-    let mut config = config(other.path(), "");
-    config.listen = vec![running.address];
-    let error = Server::bind(config, running.process.clone()).await.err().unwrap();
-    assert!(matches!(error, StartError::Listen { transport: "udp", .. }), "{error}");
+    // An address of which nobody else takes ports.
+    let held = UdpSocket::bind("127.94.0.1:0").await.unwrap();
+    for (taken, by) in [(running.address, "tcp"), (held.local_addr().unwrap(), "udp")] {
+        let mut config = config(other.path(), "");
+        config.listen = vec![taken];
+        let error = Server::bind(config, running.process.clone()).await.err().unwrap();
+        let StartError::Listen { transport, address, .. } = &error else { panic!("{error}") };
+        assert_eq!((*transport, *address), (by, taken));
+    }
     running.stop().await;
     drop(dir);
 }
