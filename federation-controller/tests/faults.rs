@@ -198,7 +198,8 @@ async fn a_gateway_for_which_no_address_is_left_is_told_and_the_others_serve() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let two = |config: &mut hansa_controller::Config| config.vip.gateway_bits = 1;
     let member = Member::with("a", &Net::default(), dir, two).await;
-    let (one, _two) = (member.gateway("g-1").await, member.gateway("g-2").await);
+    let (one, two) = (member.gateway("g-1").await, member.gateway("g-2").await);
+    two.until("both", |t| t.siblings.len() == 2).await;
     let _three = member.gateway("g-3").await;
     let told = problem(&member, "HNS-4010").await;
     assert_eq!(told["object"], "gateway g-3", "{told}");
@@ -339,7 +340,8 @@ async fn the_bundle_endpoint_serves_the_own_bundle_and_nothing_else() {
     use hansa_identity::tls::{Pin, pinned_client, server_name};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody else's.
+    let free = "127.96.0.3:15013".parse().unwrap();
     let change = |config: &mut hansa_controller::Config| {
         config.bundle_endpoint = Some(hansa_controller::config::BundleEndpoint { listen: free });
     };

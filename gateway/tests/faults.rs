@@ -17,7 +17,7 @@ use world::{Closed, Echo, LONG, World, ask, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_writes_ends_with_the_idle_timeout() {
-    let mut world = World::with(&[("a", 1), ("b", 1)], "limits: {idleTimeout: 400ms}\n").await;
+    let mut world = World::with(&[("a", 1), ("b", 1)], "limits: {idleTimeout: 2s}\n").await;
     let echo = Echo::start("b:").await;
     world.member("b").export("shop/web", &[echo.port]);
     world.publish().await;

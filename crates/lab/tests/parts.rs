@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hansa_lab::clock;
 use hansa_lab::judge::{Records, lines};
 use hansa_lab::load::{ConnKind, Outcome};
 use hansa_lab::process::{Launch, Proc};
@@ -84,20 +85,27 @@ async fn load_counts_every_request_once_and_a_killed_server_as_failures() {
             out.to_str().unwrap(),
         ],
     );
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let half = async {
+        while lines::<Outcome>(&out).unwrap_or_default().len() < 300 {
+            // A file tells nobody that it grows.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), half).await.expect("half of it");
+    let before = clock::now();
     server.kill().await.unwrap();
+    let killed = clock::now();
     load.gone(Duration::from_secs(20)).await.unwrap();
     let outcomes: Vec<Outcome> = lines(&out).unwrap();
     assert_eq!(outcomes.len(), 600);
     for outcome in outcomes.iter().filter(|o| o.kind == ConnKind::New) {
         assert!(outcome.begun_ns >= outcome.intended_ns, "begun before it was meant to be: {outcome:?}");
     }
-    let start = outcomes.iter().map(|o| o.intended_ns).min().unwrap();
     let records = Records::join(outcomes, &[log]).unwrap();
-    let early = records.new_between(start, start + 1_500_000_000);
-    assert!(early.clean() && early.only(&["aws-eu"]), "{}", early.text());
-    let late = records.new_between(start + 2_500_000_000, u64::MAX);
-    assert_eq!(late.failed, late.all, "{}", late.text());
+    let early = records.new_between(0, before - 500_000_000);
+    assert!(early.clean() && early.only(&["aws-eu"]) && early.all > 50, "{}", early.text());
+    let late = records.new_between(killed, u64::MAX);
+    assert!(late.failed == late.all && late.all > 50, "{}", late.text());
     assert!(records.most_failures_of_a_connection() <= 1);
     assert_eq!(records.repeated(), 0);
 }

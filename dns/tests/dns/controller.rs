@@ -1,6 +1,7 @@
 //! Behind a controller: enrol with a token, follow, acknowledge, go on without it, come back.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -120,7 +121,9 @@ impl Controller {
         let publisher = Publisher::new(1, 0);
         let secret = Secret::generate().unwrap();
         let state = Arc::new(State { ca, secret, publisher, events, renewed: Mutex::new(0) });
-        let address = "127.0.0.1:0".parse().unwrap();
+        // Its own, so that it finds its port free when it comes again.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let address = ([127, 95, 0, NEXT.fetch_add(1, Ordering::Relaxed)], 0).into();
         let mut controller =
             Self { state, tls, events: Arc::new(AsyncMutex::new(receiver)), address, server: None };
         controller.listen().await;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -73,9 +73,12 @@ pub(crate) struct Member {
 
 pub(crate) fn config(id: &str, dir: &Path) -> Config {
     let octet = id.bytes().fold(1u8, |sum, b| sum.wrapping_mul(31).wrapping_add(b)) % 100 + 1;
+    // An address of its own, so that a restart finds its port free.
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let own = NEXT.fetch_add(1, Ordering::Relaxed);
     let text = format!(
         "cluster: {id}\nlocality: lab/{id}\nstateDir: {0}/state\nsource: {{folder: {0}/manifests}}\n\
-         listen: [\"127.0.0.1:0\"]\nadmin: {{listen: \"127.0.0.1:0\"}}\nhealth: {{listen: \"127.0.0.1:0\"}}\n\
+         listen: [\"127.98.0.{own}:0\"]\nadmin: {{listen: \"127.0.0.1:0\"}}\nhealth: {{listen: \"127.0.0.1:0\"}}\n\
          vip: {{prefixes: [127.{octet}.0.0/18, \"fd00:{octet}::/64\"]}}\n",
         dir.display()
     );

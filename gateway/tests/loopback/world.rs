@@ -115,6 +115,8 @@ impl Member {
         let bind = Gateway::bind(config, process.clone(), Table::Fixed(tls, seen));
         let gateway = runtime.spawn(bind).await.unwrap().unwrap();
         let (tunnel, admin) = (gateway.tunnel_addresses()[0], gateway.admin_address().unwrap());
+        // Not ready before it says so, also where nobody has begun to run it yet.
+        process.ready.condition("listeners");
         let run = Some(runtime.spawn(gateway.run()));
         let runtime = Some(runtime);
         Node { id, tunnel, admin, process, block, table, relay, runtime, run, _state: state }

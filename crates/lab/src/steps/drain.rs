@@ -19,8 +19,8 @@ use crate::spec::{LabSpec, MemberId};
 const GONE: Duration = Duration::from_secs(45);
 
 pub(super) async fn observe(context: &mut Context<'_>, verdict: &mut Verdict) -> Result<()> {
-    // A peer's gateway is one of four ways: of so many connections some go through it.
-    for (what, id, each) in [("local", MemberId::Rack1, 2), ("peer", MemberId::AwsEu, 12)] {
+    // A peer's gateway is one of four ways, drawn for each: of so many connections some go through it.
+    for (what, id, each) in [("local", MemberId::Rack1, 2), ("peer", MemberId::AwsEu, 40)] {
         one(context, verdict, (what, id, each)).await?;
     }
     Ok(())

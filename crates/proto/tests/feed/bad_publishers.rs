@@ -43,7 +43,12 @@ fn to(epoch: u64, version: u64, digest: u128) -> Option<pb::Position> {
     Some(Position { epoch, version, digest }.into())
 }
 
+/// Patient: what a script says comes before its silence counts.
 fn follow(script: Vec<Body>) -> Consumer {
+    follow_for(script, Duration::from_secs(20))
+}
+
+fn follow_for(script: Vec<Body>, silence: Duration) -> Consumer {
     let connect = move || {
         let service = Script(script.clone());
         async move {
@@ -58,7 +63,7 @@ fn follow(script: Vec<Body>) -> Consumer {
         }
     };
     let mut config = Config { timing: timing(), ..Config::new("east", Kind::Catalog) };
-    config.timing.silence = Duration::from_millis(400);
+    config.timing.silence = silence;
     let (handle, events, link) = feed::follow(config, connect, None);
     tokio::spawn(link);
     Consumer::new(handle, events)
@@ -77,8 +82,9 @@ async fn a_snapshot_with_a_false_digest_is_not_taken() {
 
 #[tokio::test]
 async fn a_publisher_that_falls_silent_is_left() {
-    let mut follower = follow(vec![welcome()]);
-    assert_eq!(follower.lost().await, LinkError::Silent(Duration::from_millis(400)));
+    let silence = Duration::from_millis(400);
+    let mut follower = follow_for(vec![welcome()], silence);
+    assert_eq!(follower.lost().await, LinkError::Silent(silence));
     // And tried again.
     follower.event(|e| matches!(e, FollowEvent::Connected { .. })).await;
 }
