@@ -13,6 +13,6 @@ mkdir -p "$target"
 if [ -f "$mark" ] && [ "$(cat "$mark")" = "$here" ]; then
     exit 0
 fi
-# A folder for each profile: debug, release, dist.
-rm -rf "$target"/*/.fingerprint/hansa-*
+# A folder for each profile (debug, release, dist), where fuzzers build below one for the platform.
+rm -rf "$target"/*/.fingerprint/hansa-* "$target"/*/*/.fingerprint/hansa-*
 printf '%s\n' "$here" >"$mark"
